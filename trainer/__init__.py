@@ -1,0 +1,1 @@
+"""The trainer: reads event logs, fits forgetting and models, exports and publishes releases."""

@@ -1,0 +1,1 @@
+"""Event logs: reading them, simulating them, replaying them point in time."""

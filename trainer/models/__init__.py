@@ -1,0 +1,1 @@
+"""The models, as plain modules: nothing here trains, reads or writes."""
