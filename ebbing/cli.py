@@ -20,7 +20,7 @@ class CommandError(Exception):
 def main() -> None:
     """Run the command line; exits non-zero with one clear line on failure."""
     try:
-        import typer  # noqa: PLC0415 - the client wheel works without the command line
+        import typer
     except ModuleNotFoundError:
         sys.exit("ebbing: the command line needs an extra: pip install 'ebbing[server]'")
 

@@ -1,0 +1,1 @@
+"""Generated from ``protos/ebbing/v1``; regenerate with ``make protos``."""

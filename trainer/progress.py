@@ -1,0 +1,115 @@
+"""Progress a person can watch: bars on a terminal, plain lines every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+LINE_EVERY_S = 3.0
+
+
+class Stage:
+    """One piece of work under way; `advance` tells how far it is."""
+
+    def __init__(self, name: str, total: float, unit: str) -> None:
+        self.name = name
+        self.total = total
+        self.unit = unit
+        self.done = 0.0
+        self.note = ""
+        self.started = time.monotonic()
+
+    def advance(self, amount: float, **figures: float) -> None:
+        """`amount` more of `total` is done; `figures` such as loss=0.3 are shown beside it."""
+        self.done += amount
+        if figures:
+            self.note = " ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+    @property
+    def rate(self) -> float:
+        """Units a second so far."""
+        return self.done / max(time.monotonic() - self.started, 1e-9)
+
+    def line(self) -> str:
+        """How it stands, in words."""
+        left = (self.total - self.done) / self.rate if self.done else float("nan")
+        eta = f", {left:.0f} s left" if 0 < left < float("inf") else ""
+        share = f"{100 * min(self.done / self.total, 1):.0f} %" if self.total else ""
+        return f"{self.name}: {share} {self.figures()}{eta}"
+
+    def figures(self) -> str:
+        """Rate and figures, in words."""
+        speed = f"{self.rate:,.0f} {self.unit}/s" if self.done else "starting"
+        return " ".join(part for part in (self.note, speed) if part)
+
+
+class Reporter:
+    """Shows stages as they run; `say` prints a line between them."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stderr, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        if self.console.is_terminal:
+            self.console.print(text)
+        else:
+            # Not wrapped to a width: whoever reads a log file has none.
+            print(text, file=self.console.file, flush=True)
+
+    @contextmanager
+    def stage(self, name: str, total: float, unit: str = "steps") -> Iterator[Stage]:
+        """Show a stage from start to end; the time it took is printed when it is done."""
+        stage = Stage(name, total, unit)
+        show = self._bar if self.console.is_terminal else self._lines
+        with show(stage):
+            yield stage
+        took = time.monotonic() - stage.started
+        self.say(f"{name}: done in {took:.1f} s ({stage.figures()})")
+
+    @contextmanager
+    def _bar(self, stage: Stage) -> Iterator[None]:
+        with Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        ) as bar:
+            task = bar.add_task(stage.name, total=stage.total, figures="")
+            with _every(
+                0.25, lambda: bar.update(task, completed=stage.done, figures=stage.figures())
+            ):
+                yield
+
+    @contextmanager
+    def _lines(self, stage: Stage) -> Iterator[None]:
+        self.say(f"{stage.name} ...")
+        with _every(LINE_EVERY_S, lambda: self.say(stage.line())):
+            yield
+
+
+@contextmanager
+def _every(seconds: float, do: Callable[[], None]) -> Iterator[None]:
+    """Call `do` every so often from a thread of its own, so that long steps are not silent."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(seconds):
+            do()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
