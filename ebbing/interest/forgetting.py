@@ -25,6 +25,7 @@ __all__ = [
     "StateThresholds",
     "assess",
     "half_life",
+    "reason_text",
     "retention",
     "retention_features",
 ]
@@ -243,6 +244,28 @@ def assess(
         InterestState.ACTIVE,
     )
     return Retention(now, freshness, at - last, gap, states)
+
+
+def reason_text(assessed: Retention, i: int, thresholds: StateThresholds) -> str:
+    """Why interest ``i`` is in its state, in one line of English."""
+    words = [
+        f"last {_days(assessed.recency_s[i])} ago",
+        f"usual gap {_days(assessed.gap_s[i])}",
+        f"{assessed.freshness[i]:.0%} of the retention it has right after an event"
+        f" (fades below {thresholds.fading:.0%}, forgotten below {thresholds.forgotten:.0%})",
+    ]
+    state = InterestState(int(assessed.states[i]))
+    if state is InterestState.RESTING:
+        words.append(f"within {thresholds.resting_gaps:g} of its own gaps")
+    elif state is InterestState.REVIVED:
+        words.append("came back after having been forgotten")
+    elif state is InterestState.NEW:
+        words.append(f"fewer than {thresholds.established} events")
+    return "; ".join(words)
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / DAY_S:.0f} d" if seconds >= 1.5 * DAY_S else f"{seconds / 3600:.0f} h"
 
 
 def half_life(table: TraceTable, at: float, parameters: ForgettingParameters) -> Floats:

@@ -58,7 +58,7 @@ class _Row(NamedTuple):
 
     open: Floats
     closed: Floats
-    count: float
+    events: float
     first: float
     last: float
     previous: float
@@ -83,7 +83,7 @@ def _merge_rows(a: _Row, b: _Row) -> _Row:
     return _Row(
         opened,
         closed,
-        a.count + b.count,
+        a.events + b.events,
         min(a.first, b.first),
         a.last,
         max(a.previous, b.last),

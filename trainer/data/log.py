@@ -87,12 +87,14 @@ class EventLog:
         for start, stop in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
             yield slice(start, stop)
 
-    def without_last(self) -> EventLog:
-        """The log without the last event of each user who has more than one."""
-        last = self.offsets[1:] - 1
-        held = last[np.diff(self.offsets) > 1]
+    def last_events(self) -> np.ndarray:
+        """Event number of the last event of each user who has more than one."""
+        return self.offsets[1:][np.diff(self.offsets) > 1] - 1
+
+    def without(self, events: np.ndarray) -> EventLog:
+        """The log without the events of these numbers; users and items keep their indexes."""
         keep = np.ones(len(self), bool)
-        keep[held] = False
+        keep[events] = False
         return EventLog.of(
             self.user_ids,
             self.item_ids,

@@ -1,0 +1,63 @@
+"""What the sync and the async client have in common."""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import grpc
+
+from ebbing.client._calls import Call
+from ebbing.client._policy import Attempts, ClientOptions, RetryBudget
+
+__all__ = ["ClientBase", "Sources", "channel_options"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a client takes what differs from run to run."""
+
+    new_event_id: Callable[[], str] = lambda: str(uuid.uuid4())
+    """Makes the idempotency key of an event that brings none."""
+    clock: Callable[[], float] = time.time
+    """Seconds since the epoch: the time of an event that brings none."""
+    monotonic: Callable[[], float] = time.monotonic
+    """Seconds that never go back, for deadlines."""
+    random: Callable[[], float] = random.random
+    """Evenly from [0, 1), for the jitter of retries."""
+
+
+class ClientBase:
+    """Options, sources and the retry budget of a client."""
+
+    def __init__(self, options: ClientOptions, sources: Sources) -> None:
+        self.options = options
+        self.sources = sources
+        self._budget = RetryBudget(options)
+
+    def with_options(self, **changes: Any) -> Self:
+        """This client with some ``ClientOptions`` changed; channel and retry budget are shared.
+
+        ``client.with_options(deadline_s=0.1).recommend("ada")``
+        """
+        other = copy.copy(self)
+        other.options = replace(self.options, **changes)
+        return other
+
+    def _attempts(self, call: Call[Any]) -> Attempts:
+        options, sources = self.options, self.sources
+        deadline_s = options.batch_deadline_s if call.batch else options.deadline_s
+        return Attempts(options, self._budget, deadline_s, sources.monotonic, sources.random)
+
+
+def channel_options() -> Sequence[tuple[str, Any]]:
+    """Options of the channel."""
+    # gRPC waits a second before it dials again; a gateway that restarts is back sooner.
+    return [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 5000)]
+
+

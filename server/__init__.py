@@ -1,0 +1,1 @@
+"""The gateway: keeps interest state, batches requests to Triton, recommends."""

@@ -1,0 +1,1 @@
+"""Everything that touches Triton: the client, the micro-batcher, the embedded server."""

@@ -1,0 +1,1 @@
+"""A Triton backend that is copied into a backend directory and run there, never imported here."""

@@ -1,0 +1,121 @@
+"""Every metric of the gateway, declared once. No label ever holds a user or an item."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+__all__ = ["Metrics"]
+
+_LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_RATIO = tuple(i / 10 for i in range(1, 11))
+
+
+class Metrics:
+    """The gateway's metrics in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        rpc = ("grpc_service", "grpc_method")
+        self.rpc_started = Counter(
+            "grpc_server_started_total", "RPCs started", rpc, registry=registry
+        )
+        self.rpc_handled = Counter(
+            "grpc_server_handled_total",
+            "RPCs ended, by status code",
+            (*rpc, "grpc_code"),
+            registry=registry,
+        )
+        self.rpc_seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "Time RPCs took",
+            rpc,
+            buckets=_LATENCY,
+            registry=registry,
+        )
+        self.user_events = Counter(
+            "ebbing_user_events_total",
+            "Events by type and outcome",
+            ("event_type", "outcome"),
+            registry=registry,
+        )
+        self.unknown_items = Counter(
+            "ebbing_unknown_item_events_total",
+            "Accepted events whose item the catalogue does not hold",
+            registry=registry,
+        )
+        self.commit_events = Histogram(
+            "ebbing_commit_events",
+            "Events committed together",
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+            registry=registry,
+        )
+        self.state_seconds = Histogram(
+            "ebbing_state_operation_duration_seconds",
+            "Time state operations took",
+            ("operation",),
+            buckets=_LATENCY,
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "ebbing_batch_rows",
+            "Users in one call to Triton",
+            ("model",),
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )
+        self.queue_wait = Histogram(
+            "ebbing_batch_queue_wait_seconds",
+            "Time requests waited for their batch",
+            ("model",),
+            buckets=_LATENCY,
+            registry=registry,
+        )
+        self.triton_seconds = Histogram(
+            "ebbing_triton_request_duration_seconds",
+            "Time calls to Triton took",
+            ("model", "version", "outcome"),
+            buckets=_LATENCY,
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "ebbing_recommend_stage_duration_seconds",
+            "Time the stages of a recommendation took",
+            ("stage",),
+            buckets=_LATENCY,
+            registry=registry,
+        )
+        self.slates = Counter(
+            "ebbing_slates_total",
+            "Slates by source of their first item",
+            ("source", "degraded"),
+            registry=registry,
+        )
+        self.oov_items = Counter(
+            "ebbing_oov_items_total",
+            "History items the release's vocabulary does not hold",
+            ("release",),
+            registry=registry,
+        )
+        self.retention = Histogram(
+            "ebbing_retention_ratio",
+            "Retention of the strongest interest of users asked about",
+            buckets=_RATIO,
+            registry=registry,
+        )
+        self.drift = Histogram(
+            "ebbing_interest_drift_ratio",
+            "The articles' drift F of users asked about",
+            buckets=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0),
+            registry=registry,
+        )
+        self.release_info = Gauge(
+            "ebbing_release_info",
+            "1 for the releases in service",
+            ("release", "layout"),
+            registry=registry,
+        )
+        self.release_traffic = Gauge(
+            "ebbing_release_traffic_ratio",
+            "Share of the users a release serves",
+            ("release", "role"),
+            registry=registry,
+        )

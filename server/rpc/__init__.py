@@ -1,0 +1,1 @@
+"""The gRPC boundary: decode, check, call, encode."""

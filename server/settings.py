@@ -1,0 +1,88 @@
+"""The gateway's settings: frozen, checked once, the only reader of the environment.
+
+Each can be given as ``EBBING_<NAME>`` in the environment; flags of ``ebbing serve`` go first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ebbing.events import DEFAULT_EVENT_WEIGHTS, EventType, event_type_from_name
+
+__all__ = ["Settings"]
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set about a gateway."""
+
+    model_config = SettingsConfigDict(env_prefix="EBBING_", frozen=True, extra="ignore")
+
+    state: Path = Path("ebbing.db")
+    """SQLite file that holds events and state; made if missing."""
+    repository: Path = Path("triton_repo")
+    """Folder of models and releases that Triton reads too."""
+    release: int = Field(0, ge=0)
+    """Release to serve; 0 is the newest."""
+    triton: str = "127.0.0.1:8001"
+    """gRPC address of Triton."""
+    triton_timeout_s: float = Field(2.0, gt=0, le=60)
+    """Longest time one call to Triton may take, seconds."""
+    triton_start_timeout_s: float = Field(60.0, gt=0, le=600)
+    """How long to wait for Triton at start, seconds."""
+
+    host: str = "127.0.0.1"
+    """Address the gRPC port binds to."""
+    port: Port = 50051
+    """gRPC port; 0 takes a free one."""
+    metrics_port: Port = 9464
+    """Port of /metrics; 0 takes a free one."""
+    reflection: bool = True
+    """Whether clients may ask for the contract."""
+    max_message_bytes: int = Field(8 * 2**20, ge=2**16, le=2**30)
+    """Largest message taken, bytes."""
+    default_deadline_s: float = Field(5.0, gt=0, le=300)
+    """Deadline of a call that brings none, seconds."""
+    drain_s: float = Field(10.0, ge=0, le=600)
+    """How long running calls may take to end after SIGTERM, seconds."""
+
+    max_pending_events: int = Field(20_000, ge=1000, le=1_000_000)
+    """Events that may wait for their commit; beyond, writes are refused for the moment."""
+    group_commit_events: int = Field(1000, ge=1, le=10_000)
+    """Events committed together at most."""
+    max_state_bytes: int = Field(0, ge=0)
+    """Largest size of the state file, bytes; 0 is as large as the disk allows."""
+    max_interests_per_user: int = Field(128, ge=8, le=1024)
+    """Interests kept per user; the weakest long-term interest goes first."""
+    future_tolerance_s: float = Field(60.0, ge=0, le=86400)
+    """How far an event may lie in the future before it is refused, seconds."""
+    event_weights: dict[EventType, float] = dict(DEFAULT_EVENT_WEIGHTS)
+    """Interest one event of each type shows; 0 leaves no trace. JSON by name, others unchanged."""
+
+    alpha: float = Field(5.0, ge=0, le=1000)
+    """The articles' α in p(i|u,t) = softmax(−α F)."""
+    forgetting_share: float = Field(0.7, ge=0, le=1)
+    """How much of a FOLLOW score hangs on retention; 0 ranks by relevance alone."""
+    candidates: int = Field(128, ge=1, le=512)
+    """Candidates ranked for a slate."""
+
+    @field_validator("event_weights", mode="before")
+    @classmethod
+    def _weights_by_name(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        named = {event_type_from_name(k) if isinstance(k, str) else k: v for k, v in given.items()}
+        return {**DEFAULT_EVENT_WEIGHTS, **named}
+
+    @field_validator("event_weights")
+    @classmethod
+    def _weights_in_range(cls, weights: dict[EventType, float]) -> dict[EventType, float]:
+        for kind, weight in weights.items():
+            if not 0.0 <= weight <= 1000.0:
+                raise ValueError(f"weight of {kind.name} must be from 0 to 1000")
+        return weights

@@ -1,0 +1,1 @@
+"""The state store: one port, and the engines behind it."""

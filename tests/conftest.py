@@ -1,0 +1,20 @@
+"""How much hypothesis tries: HYPOTHESIS_PROFILE is ``default``, ``ci`` or ``nightly``."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Wall time says nothing about a property on a busy machine, hence no deadline.
+settings.register_profile("default", max_examples=100, deadline=None)
+# The same examples each time: a change is judged by what it changes, not by luck.
+settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile(
+    "nightly",
+    max_examples=10_000,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -1,0 +1,156 @@
+"""Examples for the ranker, as it would have met them: the state before each event, nothing after.
+
+State and features come from the code the gateway serves with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ebbing.events import DEFAULT_EVENT_WEIGHTS, EventType
+from ebbing.features import candidate_features
+from ebbing.history import encode_history, item_keys
+from ebbing.interest.forgetting import ForgettingParameters
+from ebbing.interest.trace import TraceTable
+from trainer.data.log import EventLog
+
+Propose = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""(keys, ages, types) of B histories → (B, K) item indexes a retrieval model would hand over."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Which examples are drawn."""
+
+    events: int = 8000
+    """Events replayed as positives, drawn over users and times; all if the log has fewer."""
+    random_negatives: int = 2
+    """Items drawn from the catalogue for each positive."""
+    retrieved_negatives: int = 2
+    """Items drawn for each positive from those the retrieval model would hand over."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """G moments with C candidates each; candidate 0 is what the user took."""
+
+    keys: np.ndarray
+    """(G, L) int64 encoded histories."""
+    ages: np.ndarray
+    """(G, L) float32."""
+    types: np.ndarray
+    """(G, L) int32."""
+    candidates: np.ndarray
+    """(G, C) int64 item keys."""
+    features: np.ndarray
+    """(G, C, F) float32 candidate features."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(G, C) float32: 1 for what the user took."""
+        labels = np.zeros(self.candidates.shape, np.float32)
+        labels[:, 0] = 1.0
+        return labels
+
+    def take(self, which: np.ndarray) -> Examples:
+        """Some of the moments."""
+        return Examples(
+            self.keys[which],
+            self.ages[which],
+            self.types[which],
+            self.candidates[which],
+            self.features[which],
+        )
+
+
+def replay(
+    log: EventLog,
+    parameters: ForgettingParameters,
+    config: ReplayConfig,
+    random: np.random.Generator,
+    propose: Propose,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Examples:
+    """Replay a log and draw examples; deterministic in its arguments.
+
+    An item is a negative only if the user had not had it, like the candidates the gateway ranks.
+    `advance` is told how many examples are done.
+
+    Raises:
+        ValueError: no user has a second event.
+    """
+    moments = _moments(log, config, random)
+    item_key = item_keys(log.item_ids)
+    keys = item_key[log.items]
+    encoded = []
+    for event in moments.tolist():
+        before = slice(log.offsets[log.users[event]], event)
+        encoded.append(
+            encode_history(keys[before], log.times[before], log.types[before], log.times[event])
+        )
+    histories = [np.stack(part) for part in zip(*encoded, strict=True)]
+    candidates = _candidates(log, moments, config, random, propose(*histories))
+    advance(len(moments))
+
+    features = []
+    for event, table in zip(moments.tolist(), _states(log, moments), strict=True):
+        interests = [log.interests[item] for item in candidates[len(features)].tolist()]
+        features.append(candidate_features(table, interests, float(log.times[event]), parameters))
+        advance(1)
+    return Examples(*histories, item_key[candidates], np.stack(features))
+
+
+def _moments(log: EventLog, config: ReplayConfig, random: np.random.Generator) -> np.ndarray:
+    """Event numbers to learn from, ascending: any but a user's first."""
+    able = np.ones(len(log), bool)
+    able[log.offsets[:-1][np.diff(log.offsets) > 0]] = False
+    able = np.flatnonzero(able)
+    if not len(able):
+        raise ValueError("no user has a second event, so there is no history to rank by")
+    return np.sort(random.choice(able, size=min(config.events, len(able)), replace=False))
+
+
+def _candidates(
+    log: EventLog,
+    moments: np.ndarray,
+    config: ReplayConfig,
+    random: np.random.Generator,
+    proposed: np.ndarray,
+) -> np.ndarray:
+    """(G, C) item indexes: what was taken, then random ones, then proposed ones."""
+    rows = []
+    for event, offered in zip(moments.tolist(), proposed, strict=True):
+        had = log.items[log.offsets[log.users[event]] : event + 1]
+        hard = offered[~np.isin(offered, had)]
+        anything = random.integers(len(log.item_ids), size=8 * config.random_negatives + 8)
+        easy = anything[~np.isin(anything, had)]
+        hard = random.permutation(hard)[: config.retrieved_negatives]
+        wanted = config.random_negatives + config.retrieved_negatives
+        # A user who had nearly everything is told apart from whatever is at hand.
+        negatives = np.concatenate([hard, easy, anything])[:wanted]
+        rows.append(np.concatenate([[log.items[event]], negatives]))
+    return np.stack(rows).astype(np.int64)
+
+
+def _states(log: EventLog, moments: np.ndarray) -> list[TraceTable]:
+    """The state just before each moment, moments ascending."""
+    states, table, user, position = [], TraceTable.empty(), -1, 0
+    for event in moments.tolist():
+        if log.users[event] != user:
+            user = int(log.users[event])
+            table, position = TraceTable.empty(), int(log.offsets[user])
+        table = table.add_all(
+            (
+                float(log.times[past]),
+                DEFAULT_EVENT_WEIGHTS[EventType(int(log.types[past]))],
+                log.interests[log.items[past]],
+            )
+            for past in range(position, event)
+            if DEFAULT_EVENT_WEIGHTS[EventType(int(log.types[past]))] > 0
+        )
+        position = event
+        states.append(table)
+    return states

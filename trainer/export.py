@@ -1,0 +1,137 @@
+"""Export of trained modules to the format Triton loads, and proof that nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ebbing.features import CANDIDATE_FEATURES
+from ebbing.history import HISTORY_LENGTH, TensorSpec
+
+PARITY_ATOL = 1e-4
+"""Largest difference between the eager module and its export, in any float output."""
+
+PARITY_SEED = 20_250_601
+"""Seed of the random histories the two are compared on."""
+
+SAMPLE_DTYPES = {"INT64": torch.int64, "INT32": torch.int32, "FP32": torch.float32}
+
+
+class ExportError(Exception):
+    """A module that does not survive its export; the message says which output differs."""
+
+
+class Exporter(Protocol):
+    """Writes a module as a file Triton loads."""
+
+    def export(self, module: nn.Module, samples: Sequence[tuple[Tensor, ...]], path: Path) -> float:
+        """Write the module to `path` and compare the reloaded file with it on `samples`.
+
+        Returns:
+            The largest difference of any float output.
+
+        Raises:
+            ExportError: it differs by more than `PARITY_ATOL`, or an output is not finite.
+        """
+        ...
+
+
+class TorchScriptExporter:
+    """Exports by scripting; frozen where that changes nothing."""
+
+    def export(self, module: nn.Module, samples: Sequence[tuple[Tensor, ...]], path: Path) -> float:
+        """As `Exporter.export`."""
+        scripted = torch.jit.script(module.eval())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.jit.save(torch.jit.freeze(scripted), path)
+            return parity(module, torch.jit.load(path), samples)
+        except ExportError:
+            torch.jit.save(scripted, path)
+            return parity(module, torch.jit.load(path), samples)
+
+
+def parity(
+    one: nn.Module, other: nn.Module, samples: Sequence[tuple[Tensor, ...]]
+) -> float:
+    """Largest difference of two modules over all samples and float outputs.
+
+    Integer outputs must be equal, except where they order scores that tie within the tolerance.
+
+    Raises:
+        ExportError: they differ by more than `PARITY_ATOL`, or an output is not finite.
+    """
+    worst = 0.0
+    with torch.no_grad():
+        for inputs in samples:
+            for number, (a, b) in enumerate(
+                zip(outputs_of(one(*inputs)), outputs_of(other(*inputs)), strict=True)
+            ):
+                if a.shape != b.shape or a.dtype != b.dtype:
+                    raise ExportError(
+                        f"output {number}: {tuple(a.shape)} {a.dtype} became "
+                        f"{tuple(b.shape)} {b.dtype}"
+                    )
+                if not a.is_floating_point():
+                    # Items whose scores tie may trade places; a wrong mapping moves most of them.
+                    moved = float((a != b).float().mean())
+                    if moved > 0.01:
+                        raise ExportError(f"output {number}: {moved:.1%} of the integers differ")
+                    continue
+                if not (bool(a.isfinite().all()) and bool(b.isfinite().all())):
+                    raise ExportError(f"output {number} holds NaN or infinity")
+                worst = max(worst, float((a - b).abs().max()))
+    if worst > PARITY_ATOL:
+        raise ExportError(f"outputs differ by {worst:.2g}, more than {PARITY_ATOL:.0e}")
+    return worst
+
+
+def outputs_of(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A module's result as a tuple, whether it has one output or several."""
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+def sample_inputs(
+    specs: Sequence[TensorSpec], keys: np.ndarray, rows: int, random: np.random.Generator
+) -> tuple[Tensor, ...]:
+    """Random inputs of a model, as the layout has them: right-aligned, some keys unknown.
+
+    Args:
+        specs: the model's inputs.
+        keys: (I,) item keys the model may know.
+        rows: batch size; row 0 is an empty history, row 1, if there is one, all unknown.
+        random: where the numbers come from.
+    """
+    filled = random.integers(0, HISTORY_LENGTH + 1, size=rows)
+    filled[0] = 0
+    real = np.arange(HISTORY_LENGTH) >= (HISTORY_LENGTH - filled)[:, None]
+    history = random.choice(keys, size=real.shape)
+    unknown = random.random(real.shape) < 0.05
+    if rows > 1:
+        unknown[1] = True
+    history = np.where(unknown, random.integers(1, 2**63 - 1, size=real.shape), history)
+    ages = -np.sort(-random.exponential(30 * 86_400.0, size=real.shape), axis=1)
+    candidates = random.choice(keys, size=(rows, 20))
+    values = {
+        "HISTORY_KEYS__0": np.where(real, history, 0),
+        "HISTORY_AGES__1": np.where(real, ages, 0.0),
+        "HISTORY_TYPES__2": np.where(real, random.integers(1, 14, size=real.shape), 0),
+        "CANDIDATE_KEYS__3": candidates,
+        "CANDIDATE_FEATURES__4": random.random((rows, 20, len(CANDIDATE_FEATURES))),
+    }
+    return tuple(
+        torch.from_numpy(values[spec.name]).to(SAMPLE_DTYPES[spec.dtype]) for spec in specs
+    )
+
+
+def parity_samples(
+    specs: Sequence[TensorSpec], keys: np.ndarray, histories: int = 128, batch: int = 32
+) -> list[tuple[Tensor, ...]]:
+    """Seeded inputs to compare on, in batches."""
+    random = np.random.default_rng(PARITY_SEED)
+    return [sample_inputs(specs, keys, batch, random) for _ in range(histories // batch)]

@@ -1,0 +1,93 @@
+"""The article's ranker: a multilayer perceptron 128-64-32-1, φ(I_u, X_i) = R_ui.
+
+Shapes: B users, L events of history, C candidates, D width of item vectors, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainer.models.vocabulary import PADDING_ROW, Vocabulary
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class MlpConfig:
+    """The shape of the model."""
+
+    hidden: tuple[int, ...] = (128, 64, 32)
+    """Widths of the hidden layers, each followed by ReLU: the article's."""
+    product: bool = True
+    """Whether the elementwise product of I_u and X_i is an input beside them."""
+
+
+class MlpRanker(nn.Module):
+    """I_u, the age-weighted mean of what the user had, and X_i, the candidate → relevance.
+
+    The item vectors are those of the retrieval model of the same run and are not trained here.
+    """
+
+    table: Tensor
+    feature_mean: Tensor
+    feature_scale: Tensor
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        table: Tensor,
+        feature_mean: Tensor,
+        feature_scale: Tensor,
+        config: MlpConfig,
+    ) -> None:
+        """`table`: (V, D) item vectors; `feature_mean` and `feature_scale`: (F,), scale above 0."""
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.product = config.product
+        unit = table.detach().clone()
+        unit = unit / unit.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        # Unit variance a component, as the standardised features have it.
+        unit = unit * unit.size(1) ** 0.5
+        unit[PADDING_ROW] = 0.0
+        self.register_buffer("table", unit)
+        self.register_buffer("feature_mean", feature_mean.clone())
+        self.register_buffer("feature_scale", feature_scale.clone())
+        self.log_half_life_days = nn.Parameter(torch.tensor(30.0).log())
+        width = unit.size(1) * (3 if config.product else 2) + len(feature_mean)
+        layers: list[nn.Module] = []
+        for size in config.hidden:
+            layers += [nn.Linear(width, size), nn.ReLU()]
+            width = size
+        self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
+
+    def forward(
+        self, keys: Tensor, ages: Tensor, types: Tensor, candidates: Tensor, features: Tensor
+    ) -> Tensor:
+        """`ebbing.history.RANKING_INPUTS` → relevance (B, C) in 0 … 1; `types` is not used."""
+        return torch.sigmoid(
+            self.logits(self.vocabulary(keys), ages, self.vocabulary(candidates), features)
+        )
+
+    def logits(
+        self, rows_BL: Tensor, ages_BL: Tensor, candidates_BC: Tensor, features_BCF: Tensor
+    ) -> Tensor:
+        """Log-odds (B, C), with keys already turned into rows."""
+        user_BCD = self.user(rows_BL, ages_BL)[:, None].expand(-1, candidates_BC.size(1), -1)
+        item_BCD = self.table[candidates_BC]
+        parts = [user_BCD, item_BCD, (features_BCF - self.feature_mean) / self.feature_scale]
+        if self.product:
+            parts.append(user_BCD * item_BCD)
+        return self.layers(torch.cat(parts, dim=2)).squeeze(2)
+
+    def user(self, rows_BL: Tensor, ages_BL: Tensor) -> Tensor:
+        """I_u: mean item vector of the history, halving in weight with each half-life of age."""
+        real = rows_BL != PADDING_ROW
+        half_lives = ages_BL.clamp(min=0.0) / DAY_S * torch.exp(-self.log_half_life_days)
+        # Relative to the newest event, or old histories would underflow to nothing.
+        youngest = half_lives.masked_fill(~real, float("inf")).amin(dim=1, keepdim=True)
+        weight = torch.exp2(-(half_lives - youngest)).masked_fill(~real, 0.0)
+        total = weight.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        return ((weight / total).unsqueeze(1) @ self.table[rows_BL]).squeeze(1)
