@@ -12,6 +12,88 @@ import typer
 from ebbing.cli import CommandError
 
 
+def serve(
+    state: Annotated[
+        Path | None, typer.Option(help="SQLite file of events and state. [dim]ebbing.db[/dim]")
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(help="Folder of models and releases. [dim]triton_repo[/dim]")
+    ] = None,
+    release: Annotated[
+        int | None, typer.Option(min=0, help="Release to serve; 0 is the newest. [dim]0[/dim]")
+    ] = None,
+    triton_address: Annotated[
+        str | None,
+        typer.Option("--triton", help="gRPC address of Triton. [dim]127.0.0.1:8001[/dim]"),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [dim]127.0.0.1[/dim]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="gRPC port; 0: any. [dim]50051[/dim]")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of /metrics. [dim]9464[/dim]")
+    ] = None,
+) -> None:
+    """Run the gateway until Ctrl-C or SIGTERM; running calls are answered first.
+
+    Every setting can also be given in the environment as EBBING_<NAME>; flags go first.
+
+    [bold]Examples[/bold]
+
+        ebbing serve
+
+        ebbing serve --state /var/lib/ebbing/state.db --triton triton:8001 --host 0.0.0.0
+
+        EBBING_ALPHA=3 ebbing serve --release 4
+    """
+    import asyncio
+
+    import uvloop
+    from pydantic import ValidationError
+
+    from ebbing.manifest import ManifestError
+    from server.app import Gateway, StartError, run
+    from server.errors import EbbingError
+    from server.inference.errors import InferenceError
+    from server.logs import configure_logs
+    from server.settings import Settings
+
+    given = {
+        "state": state,
+        "repository": repository,
+        "release": release,
+        "triton": triton_address,
+        "host": host,
+        "port": port,
+        "metrics_port": metrics_port,
+    }
+    configure_logs()
+
+    def tell(gateway: Gateway) -> None:
+        typer.echo(f"gateway  grpc://{gateway.address}  (release {gateway.release.release})")
+        typer.echo(f"metrics  http://{gateway.metrics_address}/metrics")
+
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(settings, tell))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise CommandError(f"setting {name}: {first['msg']} (given: {first['input']})") from error
+    except EbbingError as error:
+        raise CommandError(f"{settings.state}: {error.message}") from error
+    except InferenceError as error:
+        detail = f" ({error.detail})" if error.detail else ""
+        raise CommandError(f"{error}{detail}") from error
+    except (ManifestError, StartError) as error:
+        raise CommandError(str(error)) from error
+    except asyncio.CancelledError:
+        typer.echo("stopped before it served")
+
+
 def triton(
     repository: Annotated[
         Path, typer.Option(help="Model repository; models load when the gateway asks for them.")

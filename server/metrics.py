@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-__all__ = ["Metrics"]
+__all__ = ["BatchMetrics", "Metrics"]
 
 _LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _RATIO = tuple(i / 10 for i in range(1, 11))
@@ -119,3 +119,23 @@ class Metrics:
             ("release", "role"),
             registry=registry,
         )
+
+
+class BatchMetrics:
+    """Tells the metrics what the micro-batchers do (``server.inference.batcher.BatchObserver``)."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        """Set up on the metrics of the gateway."""
+        self._metrics = metrics
+
+    def request_waited(self, model: str, version: int, seconds: float) -> None:
+        """A request left the queue for Triton."""
+        self._metrics.queue_wait.labels(model).observe(seconds)
+
+    def batch_sent(self, model: str, version: int, rows: int) -> None:
+        """A call left for Triton."""
+        self._metrics.batch_rows.labels(model).observe(rows)
+
+    def batch_finished(self, model: str, version: int, seconds: float, outcome: str) -> None:
+        """A call ended."""
+        self._metrics.triton_seconds.labels(model, str(version), outcome).observe(seconds)

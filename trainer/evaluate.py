@@ -1,4 +1,4 @@
-"""Offline evaluation: leave-one-out over the full catalogue."""
+"""Offline evaluation of retrieval and ranking: leave-one-out over the full catalogue."""
 
 from __future__ import annotations
 
@@ -6,70 +6,157 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from ebbing.history import encode_history, item_keys
+from ebbing.features import candidate_features
+from ebbing.history import item_keys
+from ebbing.interest.forgetting import ForgettingParameters
 from trainer.data.log import EventLog
-from trainer.progress import Reporter
+from trainer.data.replay import History, histories_before, state_before
 
 PROTOCOL = (
-    "leave-one-out: each user's last event is the test event and the model is asked at its time; "
-    "everything before it trains. Full catalogue; seen items are filtered; tests whose item the "
-    "user had before, or nobody had in training, are left out."
+    "leave-one-out: each user's last event is the test, asked for at its own time; all events "
+    "before it train; full catalogue; seen items filtered; tests of an item the user had before "
+    "or nobody had in training are left out"
 )
 CUTOFF = 10
 
-Scorer = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""(keys, ages, types) of B histories and the user indexes (B,) → scores (B, I) of all items."""
+RetrievalFunction = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
+RankingFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class RankingFigures:
-    """Means over the tests; of hit rate and NDCG at `CUTOFF`."""
+class Figures:
+    """Means over tests."""
 
     tests: int
-    hit_rate: float
-    ndcg: float
-
-
-@dataclass(frozen=True)
-class Tests:
-    """The test events of a log, and the histories before them."""
-
-    log: EventLog
-    events: np.ndarray
-    """(T,) event numbers."""
+    """How many there were; the means are 0 without any."""
+    hit_rate_at_10: float
+    """Share of tests whose item is among the first ten."""
+    ndcg_at_10: float
+    """Mean of 1 / log2(1 + place) where it is, 0 where it is not."""
 
     @classmethod
-    def of(cls, log: EventLog) -> Tests:
-        """Test events by `PROTOCOL`."""
-        last = log.last_events()
-        trained = np.bincount(
-            np.delete(log.items, last), minlength=len(log.item_ids)
-        ).astype(bool)
-        fresh = [
+    def of(cls, places: np.ndarray) -> Figures:
+        """From the place of each test's item, counted from 0; `CUTOFF` or more is a miss."""
+        hit = places < CUTOFF
+        n = max(len(places), 1)
+        gain = float((1.0 / np.log2(places[hit] + 2.0)).sum())
+        return cls(len(places), float(hit.sum() / n), gain / n)
+
+
+class Retriever:
+    """A retrieval model, eager or exported, as item indexes of a log."""
+
+    def __init__(self, model: RetrievalFunction, log: EventLog) -> None:
+        self.model = model
+        keys = item_keys(log.item_ids)
+        self.order = np.argsort(keys)
+        self.sorted = keys[self.order]
+
+    def __call__(self, keys: np.ndarray, ages: np.ndarray, types: np.ndarray) -> np.ndarray:
+        """Encoded histories (B, L) → (B, K) item indexes, best first; −1 where not in the log."""
+        found = []
+        for start in range(0, len(keys), 256):
+            part = slice(start, start + 256)
+            with torch.no_grad():
+                best = self.model(
+                    torch.from_numpy(keys[part]),
+                    torch.from_numpy(ages[part]),
+                    torch.from_numpy(types[part]),
+                )[0].numpy()
+            place = np.searchsorted(self.sorted, best).clip(max=len(self.sorted) - 1)
+            found.append(np.where(self.sorted[place] == best, self.order[place], -1))
+        return np.concatenate(found)
+
+
+def last_event_tests(log: EventLog) -> np.ndarray:
+    """Event numbers of the tests of a log, by `PROTOCOL`."""
+    last = log.last_events()
+    trained = np.bincount(np.delete(log.items, last), minlength=len(log.item_ids)) > 0
+    fresh = np.array(
+        [
             log.items[event] not in log.items[log.offsets[log.users[event]] : event]
             for event in last.tolist()
+        ],
+        bool,
+    )
+    return last[fresh & trained[log.items[last]]]
+
+
+def evaluate_retrieval(
+    log: EventLog,
+    tests: np.ndarray,
+    retriever: Retriever,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Figures:
+    """Figures of a retrieval model on tests (event numbers); `advance` is told of those done."""
+    places = []
+    for events, history in _batches(log, tests):
+        found = retriever(*history)
+        places += [
+            _place(_unseen(log, event, row), log.items[event])
+            for event, row in zip(events.tolist(), found, strict=True)
         ]
-        return cls(log, last[np.array(fresh, bool) & trained[log.items[last]]])
-
-    def batches(
-        self, size: int
-    ) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-        """Test event numbers (B,) with the encoded histories (B, L) ×3 as of their times."""
-        log = self.log
-        keys = item_keys(log.item_ids)[log.items]
-        for start in range(0, len(self.events), size):
-            events = self.events[start : start + size]
-            encoded = [
-                encode_history(
-                    keys[before], log.times[before], log.types[before], log.times[event]
-                )
-                for event in events.tolist()
-                for before in [slice(log.offsets[log.users[event]], event)]
-            ]
-            yield events, tuple(np.stack(parts) for parts in zip(*encoded, strict=True))
+        advance(len(events))
+    return Figures.of(np.array(places, np.int64))
 
 
-def popular(log: EventLog) -> np.ndarray:
-    """The baseline: events of each item, (I,) — what everybody has, for everybody."""
-    return np.bincount(log.items, minlength=len(log.item_ids)).astype(np.float32)
+def evaluate_popular(log: EventLog, tests: np.ndarray) -> Figures:
+    """Figures of the baseline: the items most had in training, the same for everybody."""
+    trained = np.delete(log.items, log.last_events())
+    order = np.argsort(-np.bincount(trained, minlength=len(log.item_ids)), kind="stable")
+    longest = int(np.diff(log.offsets).max(initial=0))
+    order = order[: longest + CUTOFF]
+    places = [_place(_unseen(log, event, order), log.items[event]) for event in tests.tolist()]
+    return Figures.of(np.array(places, np.int64))
+
+
+def evaluate_ranking(
+    log: EventLog,
+    tests: np.ndarray,
+    retriever: Retriever,
+    ranker: RankingFunction,
+    parameters: ForgettingParameters,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Figures:
+    """Figures of the retrieved candidates in the order of the ranking model."""
+    keys = item_keys(log.item_ids)
+    places = []
+    for events, history in _batches(log, tests):
+        found = retriever(*history)
+        for number, event in enumerate(events.tolist()):
+            candidates = _unseen(log, event, found[number])
+            features = candidate_features(
+                state_before(log, event),
+                [log.interests[item] for item in candidates.tolist()],
+                float(log.times[event]),
+                parameters,
+            )
+            with torch.no_grad():
+                relevance = ranker(
+                    *(torch.from_numpy(part[number : number + 1]) for part in history),
+                    torch.from_numpy(keys[candidates][None]),
+                    torch.from_numpy(features[None]),
+                )[0].numpy()
+            order = np.argsort(-relevance, kind="stable")
+            places.append(_place(candidates[order], log.items[event]))
+            advance(1)
+    return Figures.of(np.array(places, np.int64))
+
+
+def _batches(log: EventLog, tests: np.ndarray) -> Iterator[tuple[np.ndarray, History]]:
+    for start in range(0, len(tests), 256):
+        events = tests[start : start + 256]
+        yield events, histories_before(log, events)
+
+
+def _unseen(log: EventLog, event: int, items: np.ndarray) -> np.ndarray:
+    seen = log.items[log.offsets[log.users[event]] : event]
+    return items[(items >= 0) & ~np.isin(items, seen)]
+
+
+def _place(items: np.ndarray, wanted: int) -> int:
+    where = np.flatnonzero(items[:CUTOFF] == wanted)
+    return int(where[0]) if len(where) else CUTOFF

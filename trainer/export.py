@@ -56,9 +56,7 @@ class TorchScriptExporter:
             return parity(module, torch.jit.load(path), samples)
 
 
-def parity(
-    one: nn.Module, other: nn.Module, samples: Sequence[tuple[Tensor, ...]]
-) -> float:
+def parity(one: nn.Module, other: nn.Module, samples: Sequence[tuple[Tensor, ...]]) -> float:
     """Largest difference of two modules over all samples and float outputs.
 
     Integer outputs must be equal, except where they order scores that tie within the tolerance.

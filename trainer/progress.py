@@ -17,19 +17,19 @@ LINE_EVERY_S = 3.0
 class Stage:
     """One piece of work under way; `advance` tells how far it is."""
 
-    def __init__(self, name: str, total: float, unit: str) -> None:
+    def __init__(self, name: str, total: int, unit: str) -> None:
         self.name = name
         self.total = total
         self.unit = unit
-        self.done = 0.0
+        self.done = 0
         self.note = ""
         self.started = time.monotonic()
 
-    def advance(self, amount: float, **figures: float) -> None:
+    def advance(self, amount: int, **figures: float) -> None:
         """`amount` more of `total` is done; `figures` such as loss=0.3 are shown beside it."""
         self.done += amount
         if figures:
-            self.note = " ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            self.note = ", ".join(f"{name} {_figure(value)}" for name, value in figures.items())
 
     @property
     def rate(self) -> float:
@@ -40,13 +40,19 @@ class Stage:
         """How it stands, in words."""
         left = (self.total - self.done) / self.rate if self.done else float("nan")
         eta = f", {left:.0f} s left" if 0 < left < float("inf") else ""
-        share = f"{100 * min(self.done / self.total, 1):.0f} %" if self.total else ""
-        return f"{self.name}: {share} {self.figures()}{eta}"
+        took = time.monotonic() - self.started
+        share = f"{100 * self.done / self.total:.0f} %" if self.done else f"{took:.0f} s so far"
+        return f"{self.name}: {share} {self.figures()}{eta}".rstrip()
 
     def figures(self) -> str:
         """Rate and figures, in words."""
-        speed = f"{self.rate:,.0f} {self.unit}/s" if self.done else "starting"
-        return " ".join(part for part in (self.note, speed) if part)
+        # A single piece of work has no speed.
+        speed = f"{self.rate:,.0f} {self.unit}/s" if self.done and self.total > 1 else ""
+        return ", ".join(part for part in (self.note, speed) if part)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 class Reporter:
@@ -64,14 +70,15 @@ class Reporter:
             print(text, file=self.console.file, flush=True)
 
     @contextmanager
-    def stage(self, name: str, total: float, unit: str = "steps") -> Iterator[Stage]:
+    def stage(self, name: str, total: int, unit: str = "steps") -> Iterator[Stage]:
         """Show a stage from start to end; the time it took is printed when it is done."""
         stage = Stage(name, total, unit)
         show = self._bar if self.console.is_terminal else self._lines
         with show(stage):
             yield stage
         took = time.monotonic() - stage.started
-        self.say(f"{name}: done in {took:.1f} s ({stage.figures()})")
+        figures = stage.figures()
+        self.say(f"{name}: done in {took:.1f} s" + (f" ({figures})" if figures else ""))
 
     @contextmanager
     def _bar(self, stage: Stage) -> Iterator[None]:

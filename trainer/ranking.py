@@ -64,8 +64,9 @@ def train_ranking(
     n_held = round(config.validation_share * len(moments))
     if n_held == 0 or n_held == len(moments):
         raise TrainingError(f"{len(moments)} examples cannot be split for validation")
-    held, fitted = _Batches(examples.take(moments[:n_held]), vocabulary), _Batches(
-        examples.take(moments[n_held:]), vocabulary
+    held, fitted = (
+        _Batches(examples.take(moments[:n_held]), vocabulary),
+        _Batches(examples.take(moments[n_held:]), vocabulary),
     )
     known = examples.features[moments[n_held:]].reshape(-1, examples.features.shape[-1])
     model = MlpRanker(
@@ -75,7 +76,7 @@ def train_ranking(
         torch.from_numpy(np.maximum(known.std(axis=0), 1e-3)),
         config.model,
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     bce = nn.BCEWithLogitsLoss()
     curves: list[EpochFigures] = []
     metrics: dict[str, float] = {}
@@ -97,15 +98,13 @@ def train_ranking(
                 stage.advance(len(chosen), epoch=epoch + 1, loss=value)
             metrics = _validate(model, held)
             curves.append(
-                EpochFigures(
-                    epoch + 1, total / len(fitted), metrics["loss"], metrics["accuracy"]
-                )
+                EpochFigures(epoch + 1, total / len(fitted), metrics["loss"], metrics["accuracy"])
             )
     return RankingResult(model.eval(), tuple(curves), metrics)
 
 
 class _Batches:
-    """Examples one candidate at a time, as tensors; n-th example = moment n // C, candidate n % C."""
+    """Examples as tensors, one candidate each: number n is candidate n % C of moment n // C."""
 
     def __init__(self, examples: Examples, vocabulary: Vocabulary) -> None:
         self.rows = vocabulary(torch.from_numpy(examples.keys))

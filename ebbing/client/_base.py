@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import grpc
-
 from ebbing.client._calls import Call
 from ebbing.client._policy import Attempts, ClientOptions, RetryBudget
 
@@ -41,7 +39,7 @@ class ClientBase:
         self._budget = RetryBudget(options)
 
     def with_options(self, **changes: Any) -> Self:
-        """This client with some ``ClientOptions`` changed; channel and retry budget are shared.
+        """This client with some ``ClientOptions`` changed; channel and retry budget stay shared.
 
         ``client.with_options(deadline_s=0.1).recommend("ada")``
         """
@@ -59,5 +57,3 @@ def channel_options() -> Sequence[tuple[str, Any]]:
     """Options of the channel."""
     # gRPC waits a second before it dials again; a gateway that restarts is back sooner.
     return [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 5000)]
-
-

@@ -1,6 +1,6 @@
 """What a call is before it is made: the RPC, its request, and what to make of the answer.
 
-Each RPC is described once (``_rpcs``) and made twice, by the sync and by the async client.
+Each RPC is described once (``_data``, ``_insight``) and made by either client.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from google.protobuf.message import Message
 
 from ebbing.client._stubs import Stubs
 
-__all__ = ["Call", "Calls", "Pages", "Watch", "batches"]
+__all__ = ["MOST_BYTES", "Call", "Calls", "Pages", "Watch", "batches"]
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
+
+MOST_BYTES = 4 * 2**20
+"""Bytes of a batch, at most: well below what a gateway takes as one message."""
 
 
 class Call(Generic[R]):

@@ -108,7 +108,9 @@ class Attempts:
         self._failures += 1
         if error.code is not grpc.StatusCode.UNAVAILABLE or self._failures >= options.max_attempts:
             return None
-        longest = min(options.initial_backoff_s * 2 ** (self._failures - 1), options.max_backoff_s)
+        longest = min(
+            options.initial_backoff_s * 2.0 ** (self._failures - 1), options.max_backoff_s
+        )
         wait = (error.retry_delay_s or 0.0) + self._random() * longest
         if wait >= self.time_left or not self._budget.take():
             return None

@@ -197,6 +197,12 @@ def _gaps(count: Floats, first: Floats, last: Floats, default_s: float) -> Float
     return floored
 
 
+def _share(part: Floats, whole: Floats) -> Floats:
+    """Part over whole, 0 where parameters leave the whole no probability a float can hold."""
+    shares: Floats = part / np.maximum(whole, np.finfo(np.float64).tiny)
+    return shares
+
+
 def assess(
     table: TraceTable,
     at: float,
@@ -218,12 +224,12 @@ def assess(
         return retention(features, parameters)
 
     now, fresh = rho(count, last, at), rho(count, last, last)
-    freshness = now / np.maximum(fresh, np.finfo(np.float64).tiny)
+    freshness = _share(now, fresh)
     # Before its newest event an interest had one event fewer, and had waited since the previous.
     earlier = np.isfinite(table.previous)
     previous = np.where(earlier, table.previous, last)
     n_before = np.maximum(count - 1, 1)
-    before = rho(n_before, previous, last) / rho(n_before, previous, previous)
+    before = _share(rho(n_before, previous, last), rho(n_before, previous, previous))
     gap_before = _gaps(n_before, first, previous, default)
     rested = (count > limits.established) & (last - previous <= limits.resting_gaps * gap_before)
     was_forgotten = earlier & (before < limits.forgotten) & ~rested

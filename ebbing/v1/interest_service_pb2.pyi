@@ -396,7 +396,7 @@ class RetentionContribution(_message.Message):
     name: _builtins.str
     """Output only. Name of the part."""
     value: _builtins.float
-    """Output only. Its value before weighting; the unit is the feature's."""
+    """Output only. Its value before weighting; the unit is the feature's. Zero: nothing of it."""
     log_odds: _builtins.float
     """Output only. What it adds to the log-odds, no unit. Zero: nothing."""
     text: _builtins.str

@@ -270,7 +270,7 @@ class Slate(_message.Message):
     user_id: _builtins.str
     """Output only. For whom."""
     release: _builtins.int
-    """Output only. The release that answered. Zero: none did."""
+    """Output only. Number of the release that answered, from 1. Zero: none did."""
     degraded: _builtins.bool
     """Output only. True: not made by the models; the reason is beside. False: a full answer."""
     degraded_reason: _builtins.str
@@ -552,7 +552,7 @@ class ScoreItemsResponse(_message.Message):
     RELEASE_FIELD_NUMBER: _builtins.int
     ARTICLE_SCORE_FIELD_NUMBER: _builtins.int
     release: _builtins.int
-    """Output only. The release that answered."""
+    """Output only. Number of the release that answered, from 1."""
     article_score: _builtins.float
     """Output only. The articles' R(u,t) = Σ w_i p(i|u,t) over the items, no unit. Zero: no relevance."""
     @_builtins.property

@@ -124,7 +124,7 @@ class DeletionReceipt(_message.Message):
 
     @_builtins.property
     def trained_releases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Output only. Releases trained on the user's data. Empty: none."""
+        """Output only. Numbers, from 1, of the releases trained on the user's data. Empty: none."""
 
     def __init__(
         self,

@@ -86,7 +86,7 @@ class LoadedRelease:
         inputs["CANDIDATE_KEYS__3"] = np.pad(keys, (0, padded - count))[None]
         inputs["CANDIDATE_FEATURES__4"] = np.pad(features, ((0, padded - count), (0, 0)))[None]
         answer = await self._ask("ranking", inputs, budget_s)
-        relevance: NDArray[np.float32] = answer["RELEVANCE__0"][0, :count]
+        relevance = answer["RELEVANCE__0"][0, :count].astype(np.float32)
         if not np.isfinite(relevance).all():
             raise InferenceFailed("the ranking model answered relevance that is not finite")
         return relevance
@@ -181,7 +181,7 @@ class Releases:
         await asyncio.gather(*(loaded.drain() for loaded in self._loaded.values()))
 
     async def _warm_up(self, name: str, version: int, contract: ModelContract) -> None:
-        """Show every instance every shape that traffic will, twice: once to profile, once to use."""
+        """Show each shape of the traffic twice: TorchScript profiles first, then compiles."""
         rows = [size for size in ROW_BUCKETS if size <= contract.max_batch_size]
         candidates = CANDIDATE_BUCKETS if name == "ranking" else (0,)
         try:

@@ -175,7 +175,9 @@ class SqliteStore:
             " ORDER BY event_time, event_id",
             (user_id, until_us),
         )
-        return (Interaction(*row[:6], _interests(row[6]), row[7]) for row in rows)
+        return (
+            Interaction(*numbers, _interests(interests), body) for *numbers, interests, body in rows
+        )
 
     def first_engagement_us(self, user_id: str) -> int | None:
         """Time of a user's first engagement; None for a user without any."""

@@ -92,7 +92,7 @@ class RelationRecord(NamedTuple):
 
 
 class History(NamedTuple):
-    """A user's newest engagements (events that leave a trace) with items, oldest first by (event_time, event_id), each of shape (n,)."""
+    """A user's newest engagements with items, oldest first by (event_time, event_id), each (n,)."""
 
     keys: NDArray[np.int64]
     times: NDArray[np.float64]

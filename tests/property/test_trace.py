@@ -33,7 +33,9 @@ times = st.one_of(
     st.floats(1.7e9, 1.7e9 + 3 * PERIOD_S),
     st.integers(-2, 2).map(lambda k: period_start(1.7e9) + k * PERIOD_S),
 )
-interests = st.lists(st.tuples(st.sampled_from(NAMES), amounts), max_size=4, unique_by=lambda p: p[0])
+interests = st.lists(
+    st.tuples(st.sampled_from(NAMES), amounts), max_size=4, unique_by=lambda p: p[0]
+)
 events = st.tuples(times, amounts, interests)
 logs = st.lists(events, min_size=1, max_size=24)
 waits = st.floats(0, 100 * YEAR_S)

@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from ebbing.events import EventType, event_type_from_name
-
-if TYPE_CHECKING:
-    import polars as pl
 
 Interests = tuple[tuple[str, float], ...]
 
@@ -145,8 +142,6 @@ def parse_interests(text: str | None) -> Interests:
 
 
 def _events(folder: Path) -> pl.DataFrame:
-    import polars as pl
-
     path = _find(folder, "events")
     table = _read(path, ("user_id", "item_id", "event_type", "event_time"))
     if table.is_empty():
@@ -215,12 +210,12 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read(path: Path, columns: Sequence[str]) -> pl.DataFrame:
-    import polars as pl
-
     try:
         table = pl.read_csv(path, infer_schema=False)
     except pl.exceptions.NoDataError:
-        raise LogError(f"{path}: the file is empty; it needs the header {','.join(columns)}") from None
+        raise LogError(
+            f"{path}: the file is empty; it needs the header {','.join(columns)}"
+        ) from None
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise LogError(f"{path}: cannot be read as CSV ({reason}); write it again") from error
@@ -243,6 +238,4 @@ def _refuse(path: Path, bad: pl.Series, values: pl.Series, what: str, remedy: st
 
 
 def _indexes(column: pl.Series, index: dict[str, int]) -> np.ndarray:
-    import polars as pl
-
     return column.replace_strict(index, return_dtype=pl.Int64).to_numpy()

@@ -5,7 +5,7 @@ State and features come from the code the gateway serves with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.trace import TraceTable
 from trainer.data.log import EventLog
 
+History = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Keys, ages and types of B encoded histories, (B, L) each."""
+
 Propose = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(keys, ages, types) of B histories → (B, K) item indexes a retrieval model would hand over."""
 
@@ -25,7 +28,7 @@ Propose = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 class ReplayConfig:
     """Which examples are drawn."""
 
-    events: int = 8000
+    events: int = 6000
     """Events replayed as positives, drawn over users and times; all if the log has fewer."""
     random_negatives: int = 2
     """Items drawn from the catalogue for each positive."""
@@ -83,24 +86,15 @@ def replay(
         ValueError: no user has a second event.
     """
     moments = _moments(log, config, random)
-    item_key = item_keys(log.item_ids)
-    keys = item_key[log.items]
-    encoded = []
-    for event in moments.tolist():
-        before = slice(log.offsets[log.users[event]], event)
-        encoded.append(
-            encode_history(keys[before], log.times[before], log.types[before], log.times[event])
-        )
-    histories = [np.stack(part) for part in zip(*encoded, strict=True)]
+    histories = histories_before(log, moments)
     candidates = _candidates(log, moments, config, random, propose(*histories))
-    advance(len(moments))
 
     features = []
     for event, table in zip(moments.tolist(), _states(log, moments), strict=True):
         interests = [log.interests[item] for item in candidates[len(features)].tolist()]
         features.append(candidate_features(table, interests, float(log.times[event]), parameters))
         advance(1)
-    return Examples(*histories, item_key[candidates], np.stack(features))
+    return Examples(*histories, item_keys(log.item_ids)[candidates], np.stack(features))
 
 
 def _moments(log: EventLog, config: ReplayConfig, random: np.random.Generator) -> np.ndarray:
@@ -135,22 +129,41 @@ def _candidates(
     return np.stack(rows).astype(np.int64)
 
 
-def _states(log: EventLog, moments: np.ndarray) -> list[TraceTable]:
+def _states(log: EventLog, moments: np.ndarray) -> Iterator[TraceTable]:
     """The state just before each moment, moments ascending."""
-    states, table, user, position = [], TraceTable.empty(), -1, 0
+    table, user, position = TraceTable.empty(), -1, 0
     for event in moments.tolist():
         if log.users[event] != user:
             user = int(log.users[event])
             table, position = TraceTable.empty(), int(log.offsets[user])
-        table = table.add_all(
-            (
-                float(log.times[past]),
-                DEFAULT_EVENT_WEIGHTS[EventType(int(log.types[past]))],
-                log.interests[log.items[past]],
-            )
-            for past in range(position, event)
-            if DEFAULT_EVENT_WEIGHTS[EventType(int(log.types[past]))] > 0
-        )
+        table = table.add_all(traced_events(log, position, event))
         position = event
-        states.append(table)
-    return states
+        yield table
+
+
+def state_before(log: EventLog, event: int) -> TraceTable:
+    """The user's traces just before an event."""
+    return TraceTable.from_events(traced_events(log, int(log.offsets[log.users[event]]), event))
+
+
+def traced_events(
+    log: EventLog, start: int, stop: int
+) -> Iterator[tuple[float, float, tuple[tuple[str, float], ...]]]:
+    """Events [start, stop) of a log as `TraceTable` takes them, those without a trace left out."""
+    for event in range(start, stop):
+        weight = DEFAULT_EVENT_WEIGHTS[EventType(int(log.types[event]))]
+        if weight > 0:
+            yield float(log.times[event]), weight, log.interests[log.items[event]]
+
+
+def histories_before(log: EventLog, events: np.ndarray) -> History:
+    """Encoded histories (B, L) ×3 of the users of some events, just before them."""
+    keys = item_keys(log.item_ids)[log.items]
+    encoded = []
+    for event in events.tolist():
+        before = slice(log.offsets[log.users[event]], event)
+        encoded.append(
+            encode_history(keys[before], log.times[before], log.types[before], log.times[event])
+        )
+    stacked = [np.stack(part) for part in zip(*encoded, strict=True)]
+    return stacked[0], stacked[1], stacked[2]

@@ -29,7 +29,9 @@ TAXONOMY: dict[str, tuple[str, ...]] = {
     "home": ("gardening", "decor", "repairs"),
     "science": ("space", "biology", "history"),
 }
-INTERESTS = tuple(f"{parent}/{child}" for parent, children in TAXONOMY.items() for child in children)
+INTERESTS = tuple(
+    f"{parent}/{child}" for parent, children in TAXONOMY.items() for child in children
+)
 PATTERNS = ("rising", "steady", "resting", "faded")
 
 PROTAGONIST = "ada"
@@ -241,7 +243,9 @@ def _moments(
     """Event times of a user, ascending whole seconds, and the number of the episode of each."""
     days = config.end - np.arange(config.days, 0, -1) * DAY_S
     counts = random.poisson([episode.rate(days) for episode in episodes])
-    which, day = (np.repeat(axis, counts.ravel()) for axis in np.indices(counts.shape).reshape(2, -1))
+    which, day = (
+        np.repeat(axis, counts.ravel()) for axis in np.indices(counts.shape).reshape(2, -1)
+    )
     moments = np.floor(days[day] + random.uniform(7, 23, size=len(day)) * 3600.0)
     order = np.argsort(moments, kind="stable")
     return moments[order], which[order]
@@ -269,7 +273,8 @@ def _choose(
         else:
             left = [place for place in range(len(shelf)) if place not in seen]
             # A steep popularity: the first series of an interest are the ones most begin with.
-            weight = np.array([1.0 / (1 + p // _SERIES_LENGTH) / (1 + p % _SERIES_LENGTH) for p in left])
+            series, part = np.divmod(left, _SERIES_LENGTH)
+            weight = 1.0 / (1 + series) / (1 + part)
             pick = left[random.choice(len(left), p=weight / weight.sum())]
         seen.add(pick)
         last[number] = pick

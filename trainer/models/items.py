@@ -1,13 +1,11 @@
 """Item vectors: what an item is by itself and by its interests."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from trainer.models.vocabulary import FIRST_ITEM_ROW, PADDING_ROW
+from trainer.models.vocabulary import FIRST_ITEM_ROW
 
 
 class ItemTable(nn.Module):
@@ -32,7 +30,7 @@ class ItemTable(nn.Module):
                     name = "/".join(levels[: depth + 1])
                     column = names.setdefault(name, len(names))
                     entries.append((row, column, share / len(levels)))
-        where = torch.tensor([[row, column] for row, column, _ in entries]).reshape(-1, 2).T
+        where = torch.tensor([entry[:2] for entry in entries], dtype=torch.int64).reshape(-1, 2).T
         values = torch.tensor([share for *_, share in entries])
         # Not part of the state: what is exported holds the finished item vectors.
         self.register_buffer(
@@ -50,8 +48,3 @@ class ItemTable(nn.Module):
     def forward(self) -> Tensor:
         """Vectors of all rows, (V, D)."""
         return self.own.weight + torch.sparse.mm(self.shares, self.interest.weight)
-
-    @staticmethod
-    def is_item(rows: Tensor) -> Tensor:
-        """Where rows hold an event, known or not, rather than padding."""
-        return rows != PADDING_ROW

@@ -3,16 +3,13 @@
 Shapes: B users, L events of history, C candidates, D width of item vectors, F features.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from trainer.models.vocabulary import PADDING_ROW, Vocabulary
-
-DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,9 @@ class MlpRanker(nn.Module):
 
     The item vectors are those of the retrieval model of the same run and are not trained here.
     """
+
+    day_s: Final[float] = 86_400.0
+    padding_row: Final[int] = PADDING_ROW
 
     table: Tensor
     feature_mean: Tensor
@@ -84,8 +84,8 @@ class MlpRanker(nn.Module):
 
     def user(self, rows_BL: Tensor, ages_BL: Tensor) -> Tensor:
         """I_u: mean item vector of the history, halving in weight with each half-life of age."""
-        real = rows_BL != PADDING_ROW
-        half_lives = ages_BL.clamp(min=0.0) / DAY_S * torch.exp(-self.log_half_life_days)
+        real = rows_BL != self.padding_row
+        half_lives = ages_BL.clamp(min=0.0) / self.day_s * torch.exp(-self.log_half_life_days)
         # Relative to the newest event, or old histories would underflow to nothing.
         youngest = half_lives.masked_fill(~real, float("inf")).amin(dim=1, keepdim=True)
         weight = torch.exp2(-(half_lives - youngest)).masked_fill(~real, 0.0)

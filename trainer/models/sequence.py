@@ -7,10 +7,9 @@ prior. An empty history is the prior alone.
 Shapes: B users, Q moments asked for, L events of history, D model width, H heads, V rows, K items.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,6 @@ TOP_K = 200
 
 EVENT_TYPES = 32
 """Event type numbers a model tells apart; higher ones share the last."""
-
-DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,8 @@ class SequenceConfig:
 class ForgettingAttention(nn.Module):
     """Attention from moments to the events before them, with an elapsed-time decay and a prior."""
 
+    day_s: Final[float] = 86_400.0
+
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
         self.heads = config.heads
@@ -58,7 +57,12 @@ class ForgettingAttention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, query_BQD: Tensor, events_BLD: Tensor, ages_BQL: Tensor, seen_BQL: Tensor, distance_QL: Tensor
+        self,
+        query_BQD: Tensor,
+        events_BLD: Tensor,
+        ages_BQL: Tensor,
+        seen_BQL: Tensor,
+        distance_QL: Tensor,
     ) -> Tensor:
         """Attend.
 
@@ -79,19 +83,24 @@ class ForgettingAttention(nn.Module):
         k = kv[:, :, 0].transpose(1, 2)
         v = kv[:, :, 1].transpose(1, 2)
         pace_H11 = nn.functional.softplus(self.decay).view(-1, 1, 1)
-        log_days = torch.log1p(ages_BQL / DAY_S).unsqueeze(1)
+        log_days = torch.log1p(ages_BQL / self.day_s).unsqueeze(1)
         scores = q @ k.transpose(2, 3) / self.head_dim**0.5
         scores = scores + self.distance_bias[:, distance_QL] - pace_H11 * log_days
         scores = scores.masked_fill(~seen_BQL.unsqueeze(1), float("-inf"))
         prior = self.prior_score.view(1, -1, 1, 1).expand(B, -1, Q, 1)
         weights = torch.softmax(torch.cat([prior, scores], dim=3), dim=3)
         weights = self.dropout(weights)
-        mixed = weights[..., 1:] @ v + weights[..., :1] * self.prior_value.view(1, self.heads, 1, -1)
+        mixed = weights[..., 1:] @ v + weights[..., :1] * self.prior_value.view(
+            1, self.heads, 1, -1
+        )
         return self.out(mixed.transpose(1, 2).reshape(B, Q, D))
 
 
 class HistoryReader(nn.Module):
     """Events → user vector: a long-term read-out by attention, a short-term one, and their gate."""
+
+    day_s: Final[float] = 86_400.0
+    last_type: Final[int] = EVENT_TYPES - 1
 
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
@@ -109,7 +118,12 @@ class HistoryReader(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, items_BLD: Tensor, types_BL: Tensor, ages_BQL: Tensor, seen_BQL: Tensor, distance_QL: Tensor
+        self,
+        items_BLD: Tensor,
+        types_BL: Tensor,
+        ages_BQL: Tensor,
+        seen_BQL: Tensor,
+        distance_QL: Tensor,
     ) -> Tensor:
         """Read the history at each moment; the query of moment q is event position q.
 
@@ -122,7 +136,7 @@ class HistoryReader(nn.Module):
             User vectors (B, Q, D).
         """
         Q = ages_BQL.size(1)
-        typed = items_BLD + self.event_type(types_BL.clamp(0, EVENT_TYPES - 1))
+        typed = items_BLD + self.event_type(types_BL.clamp(0, self.last_type))
         events = self.norm_in(self.dropout(typed))
         newest = events[:, events.size(1) - Q :]
         long = newest + self.dropout(
@@ -130,7 +144,7 @@ class HistoryReader(nn.Module):
         )
         long = long + self.dropout(self.feed(self.norm_mid(long)))
         # The short-term read-out halves with each event back and each day that has passed.
-        recent = torch.exp2(-distance_QL.to(ages_BQL.dtype)) / (1.0 + ages_BQL / DAY_S)
+        recent = torch.exp2(-distance_QL.to(ages_BQL.dtype)) / (1.0 + ages_BQL / self.day_s)
         short = (recent * seen_BQL) @ events
         gate = torch.sigmoid(self.gate(torch.cat([long, short], dim=2)))
         return self.norm_out(long + gate * short)
@@ -148,7 +162,9 @@ class SequenceModel(nn.Module):
         self.popularity = nn.Parameter(torch.zeros(len(interests) + 2))
         self.reader = HistoryReader(config)
 
-    def forward(self, table_VD: Tensor, rows_BL: Tensor, types_BL: Tensor, times_BL1: Tensor) -> Tensor:
+    def forward(
+        self, table_VD: Tensor, rows_BL: Tensor, types_BL: Tensor, times_BL1: Tensor
+    ) -> Tensor:
         """User vectors before each event of each sequence, (B, L, D).
 
         Args:
@@ -169,6 +185,9 @@ class SequenceModel(nn.Module):
 
 class RetrievalModel(nn.Module):
     """What is served: history → the best K of the catalogue."""
+
+    padding_row: Final[int] = PADDING_ROW
+    oov_row: Final[int] = OOV_ROW
 
     table: Tensor
     popularity: Tensor
@@ -191,7 +210,7 @@ class RetrievalModel(nn.Module):
         user = self.read(rows, ages, types)
         scores = user @ self.table[2:].T + self.popularity[2:]
         best, where = torch.topk(scores, self.k, dim=1)
-        unknown = (rows == OOV_ROW).sum(dim=1, keepdim=True).to(torch.int32)
+        unknown = (rows == self.oov_row).sum(dim=1, keepdim=True).to(torch.int32)
         return self.vocabulary.keys[where], best, user, unknown
 
     def read(self, rows: Tensor, ages: Tensor, types: Tensor) -> Tensor:
@@ -200,6 +219,6 @@ class RetrievalModel(nn.Module):
             self.table[rows],
             types,
             ages.clamp(min=0.0).unsqueeze(1),
-            (rows != PADDING_ROW).unsqueeze(1),
+            (rows != self.padding_row).unsqueeze(1),
             self.distance,
         ).squeeze(1)

@@ -1,7 +1,5 @@
 """The item vocabulary a model carries: 63-bit keys on the wire, rows inside."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

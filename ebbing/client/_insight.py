@@ -1,0 +1,240 @@
+"""RPCs that tell of interests, recommend and rule releases, described once, as in ``_data``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from ebbing.client._base import ClientBase
+from ebbing.client._calls import MOST_BYTES, Call, Calls, Pages, Watch, batches
+from ebbing.client._messages import Moment, optional_timestamp, to_duration
+from ebbing.v1 import interest_pb2 as interest_v1
+from ebbing.v1 import interest_service_pb2 as interests_v1
+from ebbing.v1 import recommendation_service_pb2 as recommendation
+from ebbing.v1 import release_service_pb2 as release_v1
+
+MOST_REQUESTS = 256
+"""Requests of a batch recommendation, at most."""
+
+
+# --- interests ------------------------------------------------------------------------------------
+
+
+def interest_profile(
+    client: ClientBase,
+    user_id: str,
+    at: Moment | None = None,
+    *,
+    horizon: timedelta | None = None,
+    roll_up: bool = False,
+    page_size: int = 0,
+    page_token: str = "",
+) -> Call[interests_v1.GetInterestProfileResponse]:
+    """A user's interests as of a moment (now), the strongest first, with drift and reasons.
+
+    NOT_FOUND: USER_NOT_FOUND; OUT_OF_RANGE: the moment is before the user's first event.
+    """
+    return Call(
+        lambda stubs: stubs.interests.GetInterestProfile,
+        interests_v1.GetInterestProfileRequest(
+            user_id=user_id,
+            at=optional_timestamp(at),
+            horizon=to_duration(horizon),
+            roll_up=roll_up,
+            page_size=page_size,
+            page_token=page_token,
+        ),
+        lambda answer: answer,
+    )
+
+
+def interest_history(
+    client: ClientBase,
+    user_id: str,
+    interests: Iterable[str] = (),
+    *,
+    start_time: Moment | None = None,
+    end_time: Moment | None = None,
+    step: timedelta | None = None,
+    page_size: int = 100,
+) -> Pages[interests_v1.InterestHistoryPoint]:
+    """The course of a user's interests over time, oldest first."""
+    return Pages(
+        lambda stubs: stubs.interests.ListInterestHistory,
+        interests_v1.ListInterestHistoryRequest(
+            user_id=user_id,
+            interests=interests,
+            start_time=optional_timestamp(start_time),
+            end_time=optional_timestamp(end_time),
+            step=to_duration(step),
+            page_size=page_size,
+        ),
+        lambda answer: answer.points,
+    )
+
+
+def interest_graph(
+    client: ClientBase, user_id: str, at: Moment | None = None, *, max_nodes: int = 0
+) -> Call[interests_v1.GetInterestGraphResponse]:
+    """A user's interests as a graph: which come together, which follow which."""
+    return Call(
+        lambda stubs: stubs.interests.GetInterestGraph,
+        interests_v1.GetInterestGraphRequest(
+            user_id=user_id, at=optional_timestamp(at), max_nodes=max_nodes
+        ),
+        lambda answer: answer,
+    )
+
+
+def explain_interest(
+    client: ClientBase,
+    user_id: str,
+    interest: str,
+    at: Moment | None = None,
+    *,
+    horizon: timedelta | None = None,
+) -> Call[interests_v1.ExplainInterestResponse]:
+    """What one interest's retention is made of."""
+    return Call(
+        lambda stubs: stubs.interests.ExplainInterest,
+        interests_v1.ExplainInterestRequest(
+            user_id=user_id,
+            interest=interest,
+            at=optional_timestamp(at),
+            horizon=to_duration(horizon),
+        ),
+        lambda answer: answer,
+    )
+
+
+def watch_forgetting(
+    client: ClientBase,
+    cursor: str = "",
+    *,
+    user_ids: Iterable[str] = (),
+    states: Iterable[interest_v1.InterestState.ValueType] = (),
+) -> Watch[interests_v1.WatchForgettingResponse]:
+    """Changes of state as they happen, from a cursor on (from now on).
+
+    After an error go on from the cursor of the last answer handled.
+    """
+    return Watch(
+        lambda stubs: stubs.interests.WatchForgetting,
+        interests_v1.WatchForgettingRequest(cursor=cursor, user_ids=user_ids, states=states),
+        lambda answer: answer,
+    )
+
+
+# --- recommendations ------------------------------------------------------------------------------
+
+
+def recommend(
+    client: ClientBase,
+    user_id: str,
+    at: Moment | None = None,
+    *,
+    page_size: int = 0,
+    strategy: recommendation.Strategy.ValueType = recommendation.STRATEGY_FOLLOW,
+    include_seen: bool = False,
+    exclude_item_ids: Iterable[str] = (),
+    release: int = 0,
+    alpha: float | None = None,
+) -> Call[recommendation.Slate]:
+    """A slate for one user as of a moment (now), best first; an unknown user gets a cold start."""
+    return Call(
+        lambda stubs: stubs.recommendations.RecommendItems,
+        recommendation.RecommendItemsRequest(
+            user_id=user_id,
+            at=optional_timestamp(at),
+            page_size=page_size,
+            strategy=strategy,
+            include_seen=include_seen,
+            exclude_item_ids=exclude_item_ids,
+            release=release,
+            alpha=alpha,
+        ),
+        lambda answer: answer.slate,
+    )
+
+
+def recommend_many(
+    client: ClientBase,
+    user_ids: Iterable[str],
+    at: Moment | None = None,
+    *,
+    page_size: int = 0,
+    strategy: recommendation.Strategy.ValueType = recommendation.STRATEGY_FOLLOW,
+    include_seen: bool = False,
+    release: int = 0,
+    alpha: float | None = None,
+) -> Calls[list[recommendation.RecommendItemsResult]]:
+    """Slates for many users, a batch at a time; each is a slate or a failure by itself."""
+    requests = (
+        recommendation.RecommendItemsRequest(
+            user_id=user_id,
+            at=optional_timestamp(at),
+            page_size=page_size,
+            strategy=strategy,
+            include_seen=include_seen,
+            release=release,
+            alpha=alpha,
+        )
+        for user_id in user_ids
+    )
+    return Calls(
+        (
+            Call(
+                lambda stubs: stubs.recommendations.BatchRecommendItems,
+                recommendation.BatchRecommendItemsRequest(requests=batch),
+                lambda answer: answer,
+                batch=True,
+            )
+            for batch in batches(requests, MOST_REQUESTS, MOST_BYTES)
+        ),
+        lambda answers: [result for answer in answers for result in answer.results],
+    )
+
+
+def score(
+    client: ClientBase,
+    user_id: str,
+    item_ids: Iterable[str],
+    at: Moment | None = None,
+    *,
+    release: int = 0,
+    alpha: float | None = None,
+) -> Call[recommendation.ScoreItemsResponse]:
+    """Score given items for one user, in their order. UNAVAILABLE: Triton does not answer."""
+    return Call(
+        lambda stubs: stubs.recommendations.ScoreItems,
+        recommendation.ScoreItemsRequest(
+            user_id=user_id,
+            item_ids=item_ids,
+            at=optional_timestamp(at),
+            release=release,
+            alpha=alpha,
+        ),
+        lambda answer: answer,
+        batch=True,
+    )
+
+
+# --- releases -------------------------------------------------------------------------------------
+
+
+def list_releases(client: ClientBase, *, page_size: int = 100) -> Pages[release_v1.Release]:
+    """The complete releases of the repository, newest first, and what each is for."""
+    return Pages(
+        lambda stubs: stubs.releases.ListReleases,
+        release_v1.ListReleasesRequest(page_size=page_size),
+        lambda answer: answer.releases,
+    )
+
+
+def watch_releases(client: ClientBase) -> Watch[release_v1.WatchReleasesResponse]:
+    """Changes of releases as they happen."""
+    return Watch(
+        lambda stubs: stubs.releases.WatchReleases,
+        release_v1.WatchReleasesRequest(),
+        lambda answer: answer,
+    )

@@ -1,0 +1,1 @@
+"""The demonstration: train, publish, serve, and watch one user's interests evolve and fade."""

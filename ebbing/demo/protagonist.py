@@ -1,0 +1,101 @@
+"""Choosing whose story to tell: a user with an interest that faded while another overtook it.
+
+By counting over the log alone, so that the gateway's answers are put to the test by it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ebbing.cli import CommandError
+from ebbing.demo.log import Log
+from ebbing.events import DEFAULT_EVENT_WEIGHTS
+
+__all__ = ["Protagonist", "choose_protagonist"]
+
+DAY_S = 86400.0
+HALF_LIFE_S = 60 * DAY_S
+"""Half-life of the count that says how strong an interest is."""
+FEWEST_DAYS = 3
+"""Days on which an interest was engaged, for it to have been one."""
+QUIET_GAPS = 4.0
+"""Silence of a faded interest at least, in its own usual gaps."""
+QUIET_S = 14 * DAY_S
+"""Silence of a faded interest at least, seconds."""
+
+
+@dataclass(frozen=True)
+class Protagonist:
+    """Whose story, and what it is about; times in UTC seconds."""
+
+    user_id: str
+    faded: str
+    """The interest that was strong and faded."""
+    risen: str
+    """The interest that overtook it."""
+    peak: float
+    """When the faded one was at its height."""
+    end: float
+    """The user's last event."""
+    faded_events: int
+    """Events of the faded interest."""
+    risen_events: int
+    """Events of the other one since the faded one fell silent."""
+
+
+def choose_protagonist(log: Log, user_id: str | None = None) -> Protagonist:
+    """The clearest story of a log, or of one user of it.
+
+    Clearest is where the smaller of two leads is largest: that of the faded interest at its height,
+    and that of the other one at the end.
+
+    Raises:
+        CommandError: no user has such a story.
+    """
+    times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for event in log.events:
+        if DEFAULT_EVENT_WEIGHTS[event.event_type] and user_id in (None, event.user_id):
+            for path in log.interests.get(event.item_id, ()):
+                times[event.user_id][path].append(event.time)
+    stories = (
+        story
+        for user, interests in sorted(times.items())
+        for story in _stories(user, {path: sorted(ones) for path, ones in interests.items()})
+    )
+    best = max(stories, key=lambda story: story[0], default=None)
+    if best is None:
+        raise CommandError(
+            "no user of this log has an interest that faded while another one rose: "
+            "the story needs a longer log, or one whose items have interests"
+        )
+    return best[1]
+
+
+def _stories(user: str, times: dict[str, list[float]]) -> Iterator[tuple[float, Protagonist]]:
+    """Every story of a user, with how clear it is."""
+    end = max(ones[-1] for ones in times.values())
+    for faded, ones in times.items():
+        days = len({time // DAY_S for time in ones})
+        gap = (ones[-1] - ones[0]) / max(len(ones) - 1, 1)
+        silence = end - ones[-1]
+        if days < FEWEST_DAYS or silence < max(QUIET_GAPS * gap, QUIET_S):
+            continue
+        peak = max(ones, key=lambda time: _strength(ones, time))
+        at_peak, left = _strength(ones, peak), _strength(ones, end)
+        for risen, others in times.items():
+            since = [time for time in others if time > ones[-1]]
+            if len({time // DAY_S for time in since}) < FEWEST_DAYS:
+                continue
+            lead = at_peak - _strength(others, peak)
+            clarity = min(lead, _strength(others, end) - left)
+            if clarity > 0:
+                yield (
+                    clarity,
+                    Protagonist(user, faded, risen, peak, end, len(ones), len(since)),
+                )
+
+
+def _strength(times: Sequence[float], at: float) -> float:
+    return sum(2.0 ** ((time - at) / HALF_LIFE_S) for time in times if time <= at)

@@ -1,0 +1,278 @@
+"""The composition root: builds the gateway, starts it, drains it, stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+
+from ebbing.history import LAYOUT_DIGEST
+from ebbing.v1 import (
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    interest_service_pb2,
+    interest_service_pb2_grpc,
+    recommendation_service_pb2,
+    recommendation_service_pb2_grpc,
+    release_service_pb2,
+    release_service_pb2_grpc,
+    user_data_service_pb2,
+    user_data_service_pb2_grpc,
+    user_event_service_pb2,
+    user_event_service_pb2_grpc,
+)
+from server.catalog import Catalog
+from server.inference.errors import TritonUnavailable
+from server.inference.releases import LoadedRelease, Releases
+from server.inference.triton import TritonClient
+from server.ingest import Ingest
+from server.metrics import BatchMetrics, Metrics
+from server.recommend.pipeline import Recommender
+from server.rpc.boundary import Boundary
+from server.rpc.catalog import CatalogServicer
+from server.rpc.interests import Interests
+from server.rpc.recommendations import Recommendations
+from server.rpc.releases import ReleaseServicer
+from server.rpc.user_data import UserData
+from server.rpc.user_events import UserEvents
+from server.settings import Settings
+from server.state.sqlite import SqliteStore
+from server.state.store import Store
+from server.users import Users
+
+__all__ = ["Gateway", "StartError", "gateway", "run"]
+
+SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (user_event_service_pb2, "UserEventService"),
+        (catalog_service_pb2, "CatalogService"),
+        (interest_service_pb2, "InterestService"),
+        (recommendation_service_pb2, "RecommendationService"),
+        (release_service_pb2, "ReleaseService"),
+        (user_data_service_pb2, "UserDataService"),
+    )
+)
+TRITON_POLL_S = 0.2
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The gateway cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway that serves."""
+
+    address: str
+    """host:port of gRPC."""
+    metrics_address: str
+    """host:port of /metrics."""
+    release: LoadedRelease
+    """The live release."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the services are made of."""
+
+    metrics: Metrics
+    releases: Releases
+    catalog: Catalog
+    users: Users
+    ingest: Ingest
+    recommender: Recommender
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+async def _wait_for_triton(triton: TritonClient, timeout_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + timeout_s
+    while not await triton.server_ready():
+        if loop.time() > give_up:
+            raise TritonUnavailable(
+                f"Triton does not answer at {triton.address}: start it with 'ebbing triton',"
+                " or name its address with --triton"
+            )
+        await asyncio.sleep(TRITON_POLL_S)
+
+
+def _serve_metrics(
+    settings: Settings, registry: CollectorRegistry
+) -> tuple[str, Callable[[], None]]:
+    try:
+        server, thread = start_http_server(settings.metrics_port, settings.host, registry)
+    except OSError as error:
+        raise StartError(
+            f"metrics port {settings.metrics_port} is taken on {settings.host}:"
+            " stop what holds it, or choose another with --metrics-port"
+        ) from error
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return f"{settings.host}:{server.server_port}", stop
+
+
+def _assemble(
+    settings: Settings, store: Store, writer: Executor, triton: TritonClient, metrics: Metrics
+) -> _Parts:
+    clock = asyncio.get_running_loop().time
+    catalog = Catalog(store, writer)
+    users = Users(store, settings.max_interests_per_user)
+    releases = Releases(
+        settings.repository, triton, BatchMetrics(metrics), clock, settings.triton_timeout_s
+    )
+    ingest = Ingest(
+        store,
+        writer,
+        catalog,
+        settings.event_weights,
+        metrics,
+        settings.max_pending_events,
+        settings.group_commit_events,
+    )
+    recommender = Recommender(
+        store,
+        users,
+        catalog,
+        releases,
+        metrics,
+        settings.alpha,
+        settings.forgetting_share,
+        settings.candidates,
+    )
+    return _Parts(metrics, releases, catalog, users, ingest, recommender)
+
+
+def _grpc_server(settings: Settings, parts: _Parts) -> grpc.aio.Server:
+    clock = asyncio.get_running_loop().time
+    server = grpc.aio.server(
+        interceptors=[Boundary(parts.metrics, clock, lambda: uuid.uuid4().hex[:12])],
+        options=[
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", settings.max_message_bytes),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    tolerance_us = round(settings.future_tolerance_s * 1e6)
+    user_event_service_pb2_grpc.add_UserEventServiceServicer_to_server(
+        UserEvents(parts.ingest, parts.metrics, _now_us, tolerance_us), server
+    )
+    catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
+        CatalogServicer(parts.catalog), server
+    )
+    interest_service_pb2_grpc.add_InterestServiceServicer_to_server(
+        Interests(parts.users, parts.releases, parts.metrics, _now_us), server
+    )
+    recommendation_service_pb2_grpc.add_RecommendationServiceServicer_to_server(
+        Recommendations(parts.recommender, _now_us, settings.default_deadline_s), server
+    )
+    release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
+        ReleaseServicer(parts.releases), server
+    )
+    user_data_service_pb2_grpc.add_UserDataServiceServicer_to_server(UserData(), server)
+    if settings.reflection:
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+    return server
+
+
+@asynccontextmanager
+async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
+    """Start a gateway; it drains and stops when the block ends.
+
+    Raises:
+        StartError: a port is taken.
+        EbbingError: the state file cannot be used.
+        ManifestError, InferenceError: the release cannot be served, or Triton does not answer.
+    """
+    async with AsyncExitStack() as stack:
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+        store = SqliteStore(
+            settings.state, settings.max_interests_per_user, settings.max_state_bytes
+        )
+        stack.callback(store.close)
+        writer = ThreadPoolExecutor(1, "state-writer")
+        stack.callback(writer.shutdown)
+        triton = await stack.enter_async_context(TritonClient(settings.triton))
+        parts = _assemble(settings, store, writer, triton, Metrics(registry))
+        server = _grpc_server(settings, parts)
+        healthy = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+
+        # Ports first: whoever may not have them should not wait for models to load.
+        try:
+            port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+        except RuntimeError as error:
+            raise StartError(
+                f"port {settings.port} is taken on {settings.host}:"
+                " stop what holds it, or choose another with --port"
+            ) from error
+        metrics_address, stop_metrics = _serve_metrics(settings, registry)
+        stack.callback(stop_metrics)
+
+        await _wait_for_triton(triton, settings.triton_start_timeout_s)
+        release = await parts.releases.serve(settings.release)
+        parts.metrics.release_info.labels(str(release.release), LAYOUT_DIGEST[:12]).set(1)
+        parts.metrics.release_traffic.labels(str(release.release), "live").set(1)
+
+        committing = asyncio.create_task(parts.ingest.run())
+        stack.push_async_callback(_ended, committing)
+        await server.start()
+
+        async def drain() -> None:
+            await healthy.enter_graceful_shutdown()
+            await server.stop(settings.drain_s)
+            await parts.releases.drain()
+
+        stack.push_async_callback(drain)
+        for name in ("", *SERVICES):
+            await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
+        yield Gateway(f"{settings.host}:{port}", metrics_address, release)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def run(settings: Settings, started: Callable[[Gateway], None]) -> None:
+    """Serve until SIGTERM or SIGINT; ``started`` is told when the gateway is ready."""
+    stop = asyncio.Event()
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    # A gateway that still starts has nothing to drain: a signal just ends it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    async with gateway(settings) as serving:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        log.info("serving", address=serving.address, release=serving.release.release)
+        started(serving)
+        await stop.wait()
+        log.info("draining", at_most_s=settings.drain_s)
+    log.info("stopped")

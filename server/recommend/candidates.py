@@ -1,0 +1,48 @@
+"""Where candidates come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from server.inference.releases import Retrieved
+from server.state.store import ItemRecord
+
+__all__ = ["Candidate", "Source", "given", "popular", "retrieved"]
+
+
+class Source(IntEnum):
+    """Where a candidate came from; numbers are those of ``ebbing.v1.CandidateSource``."""
+
+    RETRIEVAL = 1
+    POPULAR = 2
+    REQUEST = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An item that may come into the slate."""
+
+    item: ItemRecord
+    source: Source
+    retrieval_score: float | None = None
+    """The retrieval model's score; None where it was not asked."""
+
+
+def retrieved(answer: Retrieved, items: dict[int, ItemRecord]) -> list[Candidate]:
+    """The retrieval model's items that the catalogue holds, best first."""
+    return [
+        Candidate(items[key], Source.RETRIEVAL, float(score))
+        for key, score in zip(answer.keys.tolist(), answer.scores, strict=True)
+        if key in items
+    ]
+
+
+def popular(keys: list[int], items: dict[int, ItemRecord]) -> list[Candidate]:
+    """Popular items that the catalogue holds, best first."""
+    return [Candidate(items[key], Source.POPULAR) for key in keys if key in items]
+
+
+def given(items: list[ItemRecord]) -> list[Candidate]:
+    """Items that the caller asks about."""
+    return [Candidate(item, Source.REQUEST) for item in items]

@@ -1,0 +1,109 @@
+"""How the state of interest changes the order that relevance gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebbing.features import candidate_means
+from ebbing.interest.article import recommendation_score, softmax_probabilities
+from ebbing.interest.forgetting import ForgettingParameters, Retention, assess
+from ebbing.interest.profile import interest_vectors
+from ebbing.interest.trace import TraceTable
+from server.recommend.candidates import Candidate
+from server.state.store import Interests
+
+__all__ = ["InterestContext", "Scored", "article_fields", "follow"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class InterestContext:
+    """A user's interests at one moment, as re-ranking and explanations need them."""
+
+    names: tuple[str, ...]
+    index: dict[str, int]
+    assessed: Retention
+    strength: Floats
+    """Blended I(u,t), (N,), events' worth."""
+
+    @classmethod
+    def of(
+        cls, traces: TraceTable, at_s: float, parameters: ForgettingParameters
+    ) -> InterestContext:
+        """Assess a user's interests at ``at_s``, seconds, not before the newest event."""
+        return cls(
+            names=traces.names,
+            index={name: i for i, name in enumerate(traces.names)},
+            assessed=assess(traces, at_s, parameters),
+            strength=interest_vectors(traces, at_s).blended,
+        )
+
+    @property
+    def priority(self) -> list[str]:
+        """Interests by retention, most likely to return first."""
+        order = np.argsort(-self.assessed.retention, kind="stable")
+        return [self.names[i] for i in order]
+
+    def forgetting_of(self, interests: Sequence[Interests]) -> tuple[Floats, Floats]:
+        """F(u,i) of C candidates and their liveliness, each (C,) in [0, 1].
+
+        F(u,i) is the weighted forgetting score of the candidate's interests. Liveliness is their
+        weighted retention over that of the user's liveliest interest: what counts is which of
+        the user's own interests is alive, not how often people return at all. An interest never
+        engaged has F = 1 and liveliness 0.
+        """
+        rho = self.assessed.retention
+        liveliest = rho.max(initial=float(np.finfo(np.float64).tiny))
+        values = np.column_stack([1.0 - rho, rho / liveliest])
+        means = candidate_means(values, np.array([1.0, 0.0]), self.index, interests)
+        return means[:, 0], means[:, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A candidate with its place in the slate."""
+
+    candidate: Candidate
+    score: float
+    """What the slate is ordered by."""
+    relevance: float | None
+    """The ranking model's relevance; None where it was not asked or did not answer."""
+    forgetting: float
+    """The articles' F(u,i)."""
+
+
+def follow(
+    candidates: Sequence[Candidate],
+    relevance: NDArray[np.float32] | None,
+    context: InterestContext,
+    share: float,
+) -> list[Scored]:
+    """Weigh relevance by liveliness: relevance · (1 − share + share · liveliness), best first.
+
+    Without relevance (no ranking model answered) the candidates' own order stands in for it.
+    """
+    forgetting, liveliness = context.forgetting_of([c.item.interests for c in candidates])
+    order = 1.0 / np.arange(2.0, len(candidates) + 2.0)
+    base = order if relevance is None else relevance.astype(np.float64)
+    scores = base * (1.0 - share + share * liveliness)
+    return [
+        Scored(
+            candidates[i],
+            float(scores[i]),
+            None if relevance is None else float(relevance[i]),
+            float(forgetting[i]),
+        )
+        for i in np.argsort(-scores, kind="stable")
+    ]
+
+
+def article_fields(slate: Sequence[Scored], alpha: float) -> tuple[Floats, float]:
+    """The articles' p(i|u,t) over a slate, (C,), and R(u,t) with relevance as weights."""
+    probabilities = softmax_probabilities([s.forgetting for s in slate], alpha)
+    weights = [s.score if s.relevance is None else s.relevance for s in slate]
+    return probabilities, recommendation_score(weights, probabilities)

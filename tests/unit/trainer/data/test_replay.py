@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ebbing.features import candidate_features
+from ebbing.history import HISTORY_LENGTH, item_keys
+from ebbing.interest.forgetting import ForgettingParameters
+from ebbing.interest.trace import TraceTable
+from trainer.data.log import EventLog
+from trainer.data.replay import ReplayConfig, replay
+from trainer.data.simulate import Simulation
+
+PARAMETERS = ForgettingParameters.builtin()
+
+
+def first_items(keys: np.ndarray, ages: np.ndarray, types: np.ndarray) -> np.ndarray:
+    return np.tile(np.arange(30), (len(keys), 1))
+
+
+def test_examples_see_only_what_came_before(simulation: Simulation) -> None:
+    log = simulation.log
+    config = ReplayConfig(events=60)
+    examples = replay(log, PARAMETERS, config, np.random.default_rng(1), first_items)
+    keys = item_keys(log.item_ids)
+    item_of = {key: item for item, key in enumerate(keys.tolist())}
+    assert examples.candidates.shape == (60, 5)
+    assert examples.labels.sum(axis=1).tolist() == [1.0] * 60
+    # The events replayed, found again by their histories: user, position and time must agree.
+    matched = 0
+    for group in range(60):
+        n = int((examples.keys[group] != 0).sum())
+        for stretch in log.slices():
+            for event in range(stretch.start + 1, stretch.stop):
+                before = slice(stretch.start, event)
+                if keys[log.items[event]] != examples.candidates[group, 0]:
+                    continue
+                if (
+                    keys[log.items[before]][-HISTORY_LENGTH:].tolist()
+                    != examples.keys[group][HISTORY_LENGTH - n :].tolist()
+                ):
+                    continue
+                table = TraceTable.empty()
+                for past in range(stretch.start, event):
+                    table = table.add(log.interests[log.items[past]], float(log.times[past]))
+                interests = [
+                    log.interests[item_of[key]] for key in examples.candidates[group].tolist()
+                ]
+                expected = candidate_features(table, interests, float(log.times[event]), PARAMETERS)
+                np.testing.assert_allclose(examples.features[group], expected, rtol=1e-5)
+                matched += 1
+    assert matched >= 60
+
+
+def test_negatives_are_new_to_the_user(simulation: Simulation) -> None:
+    examples = replay(
+        simulation.log, PARAMETERS, ReplayConfig(events=80), np.random.default_rng(1), first_items
+    )
+    for history, candidates in zip(examples.keys, examples.candidates, strict=True):
+        assert not np.isin(candidates[1:], [*history, candidates[0]]).any()
+
+
+def test_the_same_seed_gives_the_same_examples(simulation: Simulation) -> None:
+    one, two = (
+        replay(
+            simulation.log,
+            PARAMETERS,
+            ReplayConfig(events=30),
+            np.random.default_rng(5),
+            first_items,
+        )
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(one.candidates, two.candidates)
+    np.testing.assert_array_equal(one.features, two.features)
+
+
+def test_a_log_without_histories_is_refused() -> None:
+    log = EventLog.of(
+        ["a"], ["i"], [()], np.array([0]), np.array([0]), np.array([1]), np.array([1.0])
+    )
+    with pytest.raises(ValueError, match="no user has a second event"):
+        replay(log, PARAMETERS, ReplayConfig(), np.random.default_rng(0), first_items)

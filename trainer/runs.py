@@ -1,0 +1,113 @@
+"""Run folders: what `ebbing train` wrote, read back and measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ebbing.interest.forgetting import ForgettingParameters
+from ebbing.manifest import sha256_of
+from trainer.data.log import read_log
+from trainer.evaluate import (
+    PROTOCOL,
+    Retriever,
+    evaluate_popular,
+    evaluate_ranking,
+    evaluate_retrieval,
+    last_event_tests,
+)
+from trainer.progress import Reporter
+
+
+class RunError(Exception):
+    """A run folder that is missing, incomplete or damaged; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose files are as training left them."""
+
+    folder: Path
+    declared: dict[str, Any]
+    """What run.json holds."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """Read a run and check its files.
+
+        Raises:
+            RunError: run.json is missing or unreadable, or a file differs from what it declares.
+        """
+        path = folder / "run.json"
+        try:
+            declared = json.loads(path.read_text(encoding="utf-8"))
+            files = dict(declared["files"])
+        except FileNotFoundError:
+            raise RunError(
+                f"{path} is missing: give a folder that 'ebbing train' finished"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} does not read as a run: train again") from error
+        for name, digest in files.items():
+            if not (folder / name).is_file():
+                raise RunError(f"{folder / name} is missing: train again")
+            if sha256_of(folder / name) != digest:
+                raise RunError(
+                    f"{folder / name} differs from what training wrote (corrupt or truncated): "
+                    "restore the file or train again"
+                )
+        return cls(folder, declared)
+
+    def model(self, name: str) -> torch.jit.ScriptModule:
+        """Load an exported model.
+
+        Raises:
+            RunError: it does not load.
+        """
+        path = self.folder / name / "model.pt"
+        try:
+            return torch.jit.load(path, map_location="cpu").eval()
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(
+                f"{path} is not a loadable TorchScript module: {reason}; train again"
+            ) from error
+
+    def forgetting(self) -> ForgettingParameters:
+        """The fitted forgetting parameters.
+
+        Raises:
+            RunError: they do not read, or belong to other code.
+        """
+        path = self.folder / "forgetting.json"
+        try:
+            return ForgettingParameters.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: {error}; train again") from error
+
+
+def evaluate_run(folder: Path, data: Path, reporter: Reporter) -> dict[str, Any]:
+    """Measure a run's exported models on every test of a log.
+
+    Raises:
+        RunError, LogError: see there.
+    """
+    run = Run.read(folder)
+    log = read_log(data)
+    tests = last_event_tests(log)
+    retriever = Retriever(run.model("retrieval"), log)
+    with reporter.stage("evaluation", 2 * len(tests), "tests") as stage:
+        retrieved = evaluate_retrieval(log, tests, retriever, stage.advance)
+        reranked = evaluate_ranking(
+            log, tests, retriever, run.model("ranking"), run.forgetting(), stage.advance
+        )
+    return {
+        "protocol": PROTOCOL,
+        "popular": asdict(evaluate_popular(log, tests)),
+        "retrieval": asdict(retrieved),
+        "retrieval_then_ranking": asdict(reranked),
+    }

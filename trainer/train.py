@@ -1,0 +1,182 @@
+"""A whole training run: log → forgetting → retrieval → ranking → exported models and report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+import ebbing
+from ebbing.history import LAYOUT_DIGEST, MODEL_TENSORS, item_keys
+from ebbing.manifest import sha256_of
+from trainer.data.log import EventLog, LogError, read_log
+from trainer.data.replay import replay
+from trainer.evaluate import (
+    PROTOCOL,
+    Retriever,
+    evaluate_popular,
+    evaluate_ranking,
+    evaluate_retrieval,
+    last_event_tests,
+)
+from trainer.export import PARITY_ATOL, TorchScriptExporter, parity_samples
+from trainer.forgetting import FittedForgetting, fit_forgetting
+from trainer.progress import Reporter
+from trainer.ranking import RankingResult, train_ranking
+from trainer.recipes import Recipe
+from trainer.report import write_report
+from trainer.retrieval import RetrievalResult, train_retrieval
+from trainer.samples import record
+
+RERANKED_TESTS = 1000
+"""Tests on which retrieval and ranking together are measured; the state of each is replayed."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What to train, on what, into which folder."""
+
+    data: Path
+    """Folder of the log."""
+    out: Path
+    """Run folder; made if need be, files of an earlier run are replaced."""
+    recipe: Recipe
+    """Both models."""
+    seed: int = 7
+    """The same seed gives the same run on CPU, unless the budget cuts it short."""
+    budget_s: float | None = None
+    """Seconds the retrieval model may train; none for all its epochs."""
+
+
+def train_run(
+    run: TrainingRun, reporter: Reporter, clock: Callable[[], float] = time.monotonic
+) -> dict[str, Any]:
+    """Train, export, measure and report; returns what run.json holds.
+
+    Raises:
+        LogError, FittingError, TrainingError, ExportError: see there; run.json is then not
+            written, so that nothing half-done can be published.
+    """
+    started = clock()
+    declared = run.out / "run.json"
+    run.out.mkdir(parents=True, exist_ok=True)
+    declared.unlink(missing_ok=True)
+
+    with reporter.stage("log", 1, "logs") as stage:
+        log = read_log(run.data)
+        train = log.without(log.last_events())
+        stage.advance(1, events=len(log), users=len(log.user_ids), items=len(log.item_ids))
+    with reporter.stage("forgetting", 1, "fits") as stage:
+        forgetting = fit_forgetting(log, version=f"{run.recipe.name} seed {run.seed}")
+        stage.advance(1, auc=forgetting.metrics["held_out"]["auc"])
+    retrieval = train_retrieval(
+        train, run.recipe.retrieval, run.seed, reporter, run.budget_s, clock
+    )
+    ranking = _ranking(train, run, forgetting, retrieval, reporter)
+    (run.out / "forgetting.json").write_text(forgetting.parameters.to_json(), encoding="utf-8")
+    parity, samples = _export(log, run.out, retrieval.model, ranking.model, reporter)
+    result = {
+        "recipe": run.recipe.name,
+        "recipe_config": asdict(run.recipe),
+        "seed": run.seed,
+        "code_version": ebbing.__version__,
+        "layout_digest": LAYOUT_DIGEST,
+        "window": {
+            edge: datetime.fromtimestamp(float(moment), UTC).isoformat()
+            for edge, moment in (("first", log.times.min()), ("last", log.times.max()))
+        },
+        "counts": {
+            "events": len(log),
+            "users": len(log.user_ids),
+            "items": len(log.item_ids),
+            "training_events": len(train),
+        },
+        "protocol": PROTOCOL,
+        "stopped_by_budget": retrieval.stopped_by_budget,
+        "metrics": _metrics(log, forgetting, retrieval, ranking, reporter),
+        "parity": parity,
+        "files": {
+            name: sha256_of(run.out / name)
+            for name in ("retrieval/model.pt", "ranking/model.pt", "forgetting.json")
+        },
+        "samples": samples,
+        "seconds": round(clock() - started, 1),
+    }
+    with reporter.stage("report", 1, "pages"):
+        write_report(run.out, result, {"retrieval": retrieval.curves, "ranking": ranking.curves})
+    declared.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return result
+
+
+def _ranking(
+    train: EventLog,
+    run: TrainingRun,
+    forgetting: FittedForgetting,
+    retrieval: RetrievalResult,
+    reporter: Reporter,
+) -> RankingResult:
+    config = run.recipe.ranking
+    n = min(config.examples.events, len(train))
+    try:
+        with reporter.stage("replay for ranking", n, "moments") as stage:
+            examples = replay(
+                train,
+                forgetting.parameters,
+                config.examples,
+                np.random.default_rng(run.seed),
+                Retriever(retrieval.model, train),
+                stage.advance,
+            )
+    except ValueError as error:
+        raise LogError(f"{run.data}: {error}; give a log with repeated users") from error
+    return train_ranking(
+        examples, retrieval.vocabulary, retrieval.model.table, config, run.seed, reporter
+    )
+
+
+def _export(
+    log: EventLog, out: Path, retrieval: nn.Module, ranking: nn.Module, reporter: Reporter
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write both models; returns the parity figures and the recorded samples."""
+    keys = item_keys(log.item_ids)
+    exporter = TorchScriptExporter()
+    parity: dict[str, Any] = {"tolerance": PARITY_ATOL}
+    samples = {}
+    with reporter.stage("export", 2, "models") as stage:
+        for name, module in (("retrieval", retrieval), ("ranking", ranking)):
+            inputs = parity_samples(MODEL_TENSORS[name][0], keys)
+            parity[name] = exporter.export(module, inputs, out / name / "model.pt")
+            samples[name] = record(name, module, keys)
+            stage.advance(1, difference=parity[name])
+    return parity, samples
+
+
+def _metrics(
+    log: EventLog,
+    forgetting: FittedForgetting,
+    retrieval: RetrievalResult,
+    ranking: RankingResult,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    tests = last_event_tests(log)
+    some = tests[:: max(len(tests) // RERANKED_TESTS, 1)][:RERANKED_TESTS]
+    retriever = Retriever(retrieval.model, log)
+    with reporter.stage("evaluation", len(tests) + len(some), "tests") as stage:
+        retrieved = evaluate_retrieval(log, tests, retriever, stage.advance)
+        reranked = evaluate_ranking(
+            log, some, retriever, ranking.model, forgetting.parameters, stage.advance
+        )
+    return {
+        "popular": asdict(evaluate_popular(log, tests)),
+        "retrieval": asdict(retrieved),
+        "retrieval_then_ranking": asdict(reranked),
+        "ranking": ranking.metrics,
+        "forgetting": forgetting.metrics,
+    }
