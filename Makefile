@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUF_VERSION := 1.75.0
 BUF_ROOT := $(VENV)/buf-$(BUF_VERSION)
-BUF = $(wildcard $(BUF_ROOT)/node_modules/@bufbuild/buf-*/bin/buf)
+BUF := $(BUF_ROOT)/node_modules/@bufbuild/buf-*/bin/buf
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .PHONY: help
@@ -65,7 +65,7 @@ $(VENV)/made:
 	    then found="$$python"; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	    echo "Python 3.11 is needed, and neither of these is one: $${PYTHON:-python3.11, python3}." >&2; \
+	    echo "Python 3.11 is needed, and none of these is one: $${PYTHON:-python3.11, python3}." >&2; \
 	    echo "Install it, or name it: make PYTHON=/path/to/python3.11" >&2; \
 	    exit 1; \
 	fi; \

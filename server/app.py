@@ -16,7 +16,13 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 
 from ebbing.history import LAYOUT_DIGEST
 from ebbing.v1 import (
@@ -136,11 +142,10 @@ def _serve_metrics(
 def _assemble(
     settings: Settings, store: Store, writer: Executor, triton: TritonClient, metrics: Metrics
 ) -> _Parts:
-    clock = asyncio.get_running_loop().time
     catalog = Catalog(store, writer)
     users = Users(store, settings.max_interests_per_user)
     releases = Releases(
-        settings.repository, triton, BatchMetrics(metrics), clock, settings.triton_timeout_s
+        settings.repository, triton, BatchMetrics(metrics), time.monotonic, settings.triton_timeout_s
     )
     ingest = Ingest(
         store,
@@ -165,9 +170,8 @@ def _assemble(
 
 
 def _grpc_server(settings: Settings, parts: _Parts) -> grpc.aio.Server:
-    clock = asyncio.get_running_loop().time
     server = grpc.aio.server(
-        interceptors=[Boundary(parts.metrics, clock, lambda: uuid.uuid4().hex[:12])],
+        interceptors=[Boundary(parts.metrics, time.monotonic, lambda: uuid.uuid4().hex[:12])],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),
@@ -207,6 +211,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         ManifestError, InferenceError: the release cannot be served, or Triton does not answer.
     """
     async with AsyncExitStack() as stack:
+        disable_created_metrics()
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,7 +60,7 @@ def serve(
     from server.logs import configure_logs
     from server.settings import Settings
 
-    given = {
+    given: dict[str, Any] = {
         "state": state,
         "repository": repository,
         "release": release,
@@ -146,8 +146,10 @@ def triton(
         grpc_port=grpc_port,
         metrics_port=metrics_port,
     )
-    # A service manager stops this command as gently as a person does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A service manager stops this command as gently as a person does, also in the background,
+    # where shells have SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with EmbeddedTriton(config) as server:
             typer.echo(f"Triton   grpc://{server.grpc_address}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -46,14 +48,33 @@ class TorchScriptExporter:
 
     def export(self, module: nn.Module, samples: Sequence[tuple[Tensor, ...]], path: Path) -> float:
         """As `Exporter.export`."""
-        scripted = torch.jit.script(module.eval())
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.jit.save(torch.jit.freeze(scripted), path)
-            return parity(module, torch.jit.load(path), samples)
-        except ExportError:
-            torch.jit.save(scripted, path)
-            return parity(module, torch.jit.load(path), samples)
+        with _knowingly_deprecated():
+            scripted = torch.jit.script(module.eval())
+            try:
+                torch.jit.save(torch.jit.freeze(scripted), path)
+                return parity(module, load_exported(path), samples)
+            except ExportError:
+                torch.jit.save(scripted, path)
+                return parity(module, load_exported(path), samples)
+
+
+def load_exported(path: Path) -> nn.Module:
+    """Load what `TorchScriptExporter` wrote, on the CPU.
+
+    Raises:
+        RuntimeError, ValueError, OSError: the file is missing or not TorchScript.
+    """
+    with _knowingly_deprecated():
+        return torch.jit.load(path, map_location="cpu").eval()
+
+
+@contextmanager
+def _knowingly_deprecated() -> Iterator[None]:
+    """PyTorch deprecates TorchScript, but it is what Triton's libtorch backend loads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        yield
 
 
 def parity(one: nn.Module, other: nn.Module, samples: Sequence[tuple[Tensor, ...]]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import sha256_of
@@ -20,6 +20,7 @@ from trainer.evaluate import (
     evaluate_retrieval,
     last_event_tests,
 )
+from trainer.export import load_exported
 from trainer.progress import Reporter
 
 
@@ -62,7 +63,7 @@ class Run:
                 )
         return cls(folder, declared)
 
-    def model(self, name: str) -> torch.jit.ScriptModule:
+    def model(self, name: str) -> nn.Module:
         """Load an exported model.
 
         Raises:
@@ -70,7 +71,7 @@ class Run:
         """
         path = self.folder / name / "model.pt"
         try:
-            return torch.jit.load(path, map_location="cpu").eval()
+            return load_exported(path)
         except (RuntimeError, ValueError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise RunError(

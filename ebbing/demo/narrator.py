@@ -1,4 +1,4 @@
-"""Telling a person what happens: lines with the time elapsed, and progress that never falls silent."""
+"""Telling a person what happens, with the time elapsed, and never falling silent."""
 
 from __future__ import annotations
 

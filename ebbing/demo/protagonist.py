@@ -5,6 +5,7 @@ By counting over the log alone, so that the gateway's answers are put to the tes
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -98,4 +99,4 @@ def _stories(user: str, times: dict[str, list[float]]) -> Iterator[tuple[float, 
 
 
 def _strength(times: Sequence[float], at: float) -> float:
-    return sum(2.0 ** ((time - at) / HALF_LIFE_S) for time in times if time <= at)
+    return math.fsum(math.exp2((time - at) / HALF_LIFE_S) for time in times if time <= at)

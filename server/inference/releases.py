@@ -47,13 +47,15 @@ class LoadedRelease:
         manifest: Manifest,
         forgetting: ForgettingParameters,
         batchers: dict[str, MicroBatcher],
+        clock: Callable[[], float],
         timeout_s: float,
     ) -> None:
-        """Set up; ``timeout_s`` bounds one call to Triton."""
+        """Set up; ``clock`` is the batchers', ``timeout_s`` bounds one call to Triton."""
         self.manifest = manifest
         self.release = manifest.release
         self.forgetting = forgetting
         self._batchers = batchers
+        self._clock = clock
         self._timeout_s = timeout_s
 
     async def retrieve(self, history: EncodedHistory, budget_s: float) -> Retrieved:
@@ -98,7 +100,7 @@ class LoadedRelease:
     async def _ask(
         self, model: str, inputs: dict[str, NDArray[np.generic]], budget_s: float
     ) -> dict[str, NDArray[np.generic]]:
-        deadline = asyncio.get_running_loop().time() + min(budget_s, self._timeout_s)
+        deadline = self._clock() + min(budget_s, self._timeout_s)
         version = self.manifest.models[model].version
         answer = await self._batchers[model].submit(model, version, inputs, deadline=deadline)
         return dict(answer)
@@ -115,7 +117,7 @@ class Releases:
         clock: Callable[[], float],
         timeout_s: float,
     ) -> None:
-        """Set up; ``clock`` is that of the event loop, ``timeout_s`` bounds a call to Triton."""
+        """Set up; ``clock`` gives monotonic seconds, ``timeout_s`` bounds a call to Triton."""
         self.repository = repository
         self._triton = triton
         self._observer = observer
@@ -156,7 +158,7 @@ class Releases:
                 ),
                 observer=self._observer,
             )
-        loaded = LoadedRelease(manifest, forgetting, batchers, self._timeout_s)
+        loaded = LoadedRelease(manifest, forgetting, batchers, self._clock, self._timeout_s)
         self._loaded[number] = loaded
         self._live = number
         return loaded

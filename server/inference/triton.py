@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,13 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "FP64": np.dtype(np.float64),
 }
 """Triton's names of the element types that models exchange."""
+
+_NO_ANSWER = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+}
+"""Codes that come from the connection or the clock, not from Triton."""
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -143,7 +151,8 @@ class TritonClient:
     ) -> None:
         """Have exactly these versions of a model served; others of it are unloaded.
 
-        Versions that are served already go on answering while the new set loads.
+        Versions that are served already go on answering while the others load. All are loaded or
+        none: after a failure Triton serves what it served before.
 
         Args:
             model: name of the model.
@@ -152,9 +161,9 @@ class TritonClient:
             timeout_s: seconds for the whole load.
 
         Raises:
-            ModelLoadError: `config.pbtxt` is unusable, or Triton could not load some version; the
-                versions that did load are served.
+            ModelLoadError: `config.pbtxt` is unusable, or Triton could not load some version.
             TritonUnavailable: Triton is not reached.
+            InferenceDeadline: the load did not end in time; it goes on inside Triton.
         """
         if not versions:
             raise ValueError("at least one version is needed; unload() serves none")
@@ -164,28 +173,11 @@ class TritonClient:
         request.parameters["config"].string_param = json_format.MessageToJson(
             config, preserving_proto_field_name=True, indent=None
         )
-        detail = ""
         async with self._control:
             try:
                 await self._stub.RepositoryModelLoad(request, timeout=timeout_s)
             except grpc.aio.AioRpcError as error:
-                if not _reached(error):
-                    raise _translate(error, f"loading {model}") from None
-                detail = _detail(error)
-            missing = [v for v in versions if not await self.model_ready(model, v)]
-        if missing:
-            raise ModelLoadError(
-                f"Triton could not load {repository / model / str(missing[0])}: if it is there in "
-                f"the repository that Triton reads, its model.pt is damaged; publish the release "
-                f"again or serve another",
-                detail=detail,
-            )
-        if detail:
-            raise ModelLoadError(
-                f"Triton kept {model} as it was before: it did not accept "
-                f"{repository / model / 'config.pbtxt'}; restore the committed one",
-                detail=detail,
-            )
+                raise _load_error(error, repository / model) from None
 
     async def unload(self, model: str, timeout_s: float = 120.0) -> None:
         """Stop serving every version of a model. Nothing happens to one that is not loaded.
@@ -337,15 +329,6 @@ def _words(spec: TensorSpec | None) -> str:
     return "absent" if spec is None else f"{spec.name} {spec.dtype} {list(spec.dims)}"
 
 
-def _reached(error: grpc.aio.AioRpcError) -> bool:
-    """Whether Triton itself gave this answer, and not the connection or the clock."""
-    return error.code() not in {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.CANCELLED,
-    }
-
-
 def _translate(error: grpc.aio.AioRpcError, what: str) -> InferenceError:
     """The error of ours for one of gRPC; its text stays in `detail`."""
     kind, words = {
@@ -355,6 +338,23 @@ def _translate(error: grpc.aio.AioRpcError, what: str) -> InferenceError:
         grpc.StatusCode.NOT_FOUND: (TritonUnavailable, "found no such model version loaded"),
     }.get(error.code(), (InferenceFailed, "failed"))
     return kind(f"{what} {words}", detail=_detail(error))
+
+
+def _load_error(error: grpc.aio.AioRpcError, folder: Path) -> InferenceError:
+    if error.code() in _NO_ANSWER:
+        return _translate(error, f"loading {folder.name}")
+    damaged = re.search(r"version (\d+) is at UNAVAILABLE", error.details() or "")
+    if damaged:
+        return ModelLoadError(
+            f"Triton cannot load {folder / damaged[1] / 'model.pt'}, which is missing or damaged: "
+            f"publish that release again, or serve another",
+            detail=_detail(error),
+        )
+    return ModelLoadError(
+        f"Triton does not accept {folder.name}: check that {folder} has the committed "
+        f"config.pbtxt, a folder for every version asked for, and is what Triton reads",
+        detail=_detail(error),
+    )
 
 
 def _detail(error: grpc.aio.AioRpcError) -> str:

@@ -176,7 +176,8 @@ class SqliteStore:
             (user_id, until_us),
         )
         return (
-            Interaction(*numbers, _interests(interests), body) for *numbers, interests, body in rows
+            Interaction(event_id, user, key, kind, time_us, weight, _interests(interests), body)
+            for event_id, user, key, kind, time_us, weight, interests, body in rows
         )
 
     def first_engagement_us(self, user_id: str) -> int | None:

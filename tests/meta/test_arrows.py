@@ -22,7 +22,7 @@ IN_TRITON = "server/inference/pytorch_backend/model.py"
 
 ENVIRONMENT_READERS = {
     "server/settings.py": "the one place where settings come from",
-    "server/inference/embedded.py": "a child process is started with its parent's environment",
+    "ebbing/demo/processes.py": "a child process is started with its parent's environment",
 }
 SOURCES_OF_CHANCE_AND_TIME = {
     "ebbing/client/_base.py": "defaults of a client's sources, which the caller can replace",

@@ -25,12 +25,12 @@ assert not loaded, f"loaded: {loaded}"
 
 
 def modules(package: str, *leaving_out: str) -> list[str]:
-    """Names of a package's modules, but for those below some prefixes."""
+    """Names of a package's modules, but for its program and those below some prefixes."""
     names = []
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if not name.startswith(leaving_out):
+        if parts[-1] != "__main__" and not name.startswith(leaving_out):
             names.append(name)
     return names
 

@@ -164,7 +164,7 @@ def _events(folder: Path) -> pl.DataFrame:
             known = ", ".join(kind.name.lower() for kind in EventType if kind)
             _refuse(
                 path,
-                table["event_type"].eq_missing(pl.lit(name)),
+                table["event_type"].eq_missing(pl.Series([name], dtype=pl.String)),
                 table["event_type"],
                 "unknown event_type",
                 f"use one of {known}",

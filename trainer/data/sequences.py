@@ -74,10 +74,12 @@ class Sequences:
         types = np.where(inside, log.types[index], 0)
         since = np.where(inside, log.times[index] - log.times[starts][:, None], 0.0)
         nothing = np.zeros((len(users), 1))
+        # What comes before a target; the last event of a sequence comes before none.
+        before = inside[:, 1:]
         return SequenceBatch(
             users=users,
-            rows=np.hstack([nothing, targets[:, :-1]]).astype(np.int64),
-            types=np.hstack([nothing, types[:, :-1]]).astype(np.int64),
+            rows=np.hstack([nothing, targets[:, :-1] * before]).astype(np.int64),
+            types=np.hstack([nothing, types[:, :-1] * before]).astype(np.int64),
             times=np.hstack([nothing, since]).astype(np.float32),
             targets=targets.astype(np.int64),
         )

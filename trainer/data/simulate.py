@@ -33,9 +33,14 @@ INTERESTS = tuple(
     f"{parent}/{child}" for parent, children in TAXONOMY.items() for child in children
 )
 PATTERNS = ("rising", "steady", "resting", "faded")
+_PATTERN_SHARES = (0.2, 0.15, 0.25, 0.4)
 
 PROTAGONIST = "ada"
 """The user whose football faded and was overtaken by baking shortly before the end of the log."""
+
+# Nothing else touches the protagonist's interests, so that her story stays hers.
+_STORY = ("sports/football", "cooking/baking", "music/jazz")
+_MIXED = tuple(interest for interest in INTERESTS if interest not in _STORY)
 
 _TYPES = (EventType.VIEW, EventType.CLICK, EventType.LIKE, EventType.PURCHASE)
 _TYPE_SHARES = (0.55, 0.25, 0.1, 0.1)
@@ -188,7 +193,8 @@ def _catalogue(
         for number in range(n):
             series, part = divmod(number, _SERIES_LENGTH)
             if part == 0:
-                second = INTERESTS[random.integers(len(INTERESTS))] if random.random() < 0.2 else ""
+                mixed = interest not in _STORY and random.random() < 0.2
+                second = str(random.choice(_MIXED)) if mixed else ""
             ids.append(f"{name}-{series + 1:02d}-part-{part + 1}")
             interests.append(parse_interests(f"{interest}|{second}"))
     return ids, interests, shelves
@@ -209,7 +215,7 @@ def _episodes(config: SimulationConfig, random: np.random.Generator) -> tuple[Ep
     interests = random.choice(len(INTERESTS), size=random.integers(2, 5), replace=False)
     episodes = []
     for position, interest in enumerate(interests):
-        pattern = "steady" if position == 0 else PATTERNS[random.integers(len(PATTERNS))]
+        pattern = "steady" if position == 0 else random.choice(PATTERNS, p=_PATTERN_SHARES)
         onset, over, period = start, None, None
         strength = random.uniform(0.06, 0.22)
         if pattern == "rising":

@@ -86,8 +86,10 @@ class MlpRanker(nn.Module):
         """I_u: mean item vector of the history, halving in weight with each half-life of age."""
         real = rows_BL != self.padding_row
         half_lives = ages_BL.clamp(min=0.0) / self.day_s * torch.exp(-self.log_half_life_days)
+        half_lives = half_lives.masked_fill(~real, float("inf"))
         # Relative to the newest event, or old histories would underflow to nothing.
-        youngest = half_lives.masked_fill(~real, float("inf")).amin(dim=1, keepdim=True)
-        weight = torch.exp2(-(half_lives - youngest)).masked_fill(~real, 0.0)
+        youngest = half_lives.amin(dim=1, keepdim=True)
+        youngest = youngest.masked_fill(youngest.isinf(), 0.0)
+        weight = torch.exp2(youngest - half_lives)
         total = weight.sum(dim=1, keepdim=True).clamp(min=1e-6)
         return ((weight / total).unsqueeze(1) @ self.table[rows_BL]).squeeze(1)

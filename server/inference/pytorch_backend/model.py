@@ -88,15 +88,20 @@ class TritonPythonModel:
         return tensors
 
     def _answer(self, batch: Sequence[list[torch.Tensor]]) -> list[Any]:
-        """Responses to requests of equal inner shapes, computed in one forward."""
+        """Responses to requests of equal inner shapes, computed in one forward.
+
+        If that forward fails, each request is tried by itself: one cannot spoil the others.
+        """
         rows = [tensors[0].shape[0] for tensors in batch]
         try:
             outputs = self._forward([torch.cat(parts) for parts in zip(*batch, strict=True)])
             pieces = [output.split(rows) for output in outputs]
         except (RuntimeError, ValueError, TypeError) as error:
+            if len(batch) > 1:
+                return [answer for tensors in batch for answer in self._answer([tensors])]
             # TorchScript appends its whole interpreter stack; the cause is on the last line.
             reason = str(error).strip().splitlines()[-1]
-            return [_failure(f"forward failed: {reason}") for _ in batch]
+            return [_failure(f"forward failed: {reason}")]
         return [_success(self.outputs, parts) for parts in zip(*pieces, strict=True)]
 
     def _forward(self, inputs: Sequence[torch.Tensor]) -> Outputs:

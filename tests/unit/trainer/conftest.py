@@ -53,9 +53,7 @@ def train_tiny(data: Path) -> Callable[[Path], dict]:
 
 
 @pytest.fixture(scope="session")
-def trained(
-    train_tiny: Callable[[Path], dict], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def trained(train_tiny: Callable[[Path], dict], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     train_tiny(folder)
     return folder

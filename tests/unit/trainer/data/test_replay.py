@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from ebbing.features import candidate_features
-from ebbing.history import HISTORY_LENGTH, item_keys
+from ebbing.history import item_keys
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.trace import TraceTable
 from trainer.data.log import EventLog
-from trainer.data.replay import ReplayConfig, replay
+from trainer.data.replay import ReplayConfig, histories_before, replay
 from trainer.data.simulate import Simulation
 
 PARAMETERS = ForgettingParameters.builtin()
@@ -26,30 +26,24 @@ def test_examples_see_only_what_came_before(simulation: Simulation) -> None:
     item_of = {key: item for item, key in enumerate(keys.tolist())}
     assert examples.candidates.shape == (60, 5)
     assert examples.labels.sum(axis=1).tolist() == [1.0] * 60
-    # The events replayed, found again by their histories: user, position and time must agree.
-    matched = 0
+    events = np.flatnonzero(log.offsets[log.users] < np.arange(len(log)))
+    histories = histories_before(log, events)
     for group in range(60):
-        n = int((examples.keys[group] != 0).sum())
-        for stretch in log.slices():
-            for event in range(stretch.start + 1, stretch.stop):
-                before = slice(stretch.start, event)
-                if keys[log.items[event]] != examples.candidates[group, 0]:
-                    continue
-                if (
-                    keys[log.items[before]][-HISTORY_LENGTH:].tolist()
-                    != examples.keys[group][HISTORY_LENGTH - n :].tolist()
-                ):
-                    continue
-                table = TraceTable.empty()
-                for past in range(stretch.start, event):
-                    table = table.add(log.interests[log.items[past]], float(log.times[past]))
-                interests = [
-                    log.interests[item_of[key]] for key in examples.candidates[group].tolist()
-                ]
-                expected = candidate_features(table, interests, float(log.times[event]), PARAMETERS)
-                np.testing.assert_allclose(examples.features[group], expected, rtol=1e-5)
-                matched += 1
-    assert matched >= 60
+        # The event replayed, found again by what the model was shown of it.
+        same = (keys[log.items[events]] == examples.candidates[group, 0]) & np.all(
+            [
+                (whole == shown[group]).all(axis=1)
+                for whole, shown in zip(histories, (examples.keys, examples.ages), strict=False)
+            ],
+            axis=0,
+        )
+        (event,) = events[same].tolist()
+        table = TraceTable.empty()
+        for past in range(int(log.offsets[log.users[event]]), event):
+            table = table.add(log.interests[log.items[past]], float(log.times[past]))
+        interests = [log.interests[item_of[key]] for key in examples.candidates[group].tolist()]
+        expected = candidate_features(table, interests, float(log.times[event]), PARAMETERS)
+        np.testing.assert_allclose(examples.features[group], expected, rtol=1e-5)
 
 
 def test_negatives_are_new_to_the_user(simulation: Simulation) -> None:

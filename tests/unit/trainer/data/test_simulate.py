@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ebbing.interest.forgetting import ForgettingParameters, InterestState, assess
+from ebbing.interest.trace import TraceTable
 from trainer.data.log import read_log
-from trainer.data.replay import state_before
+from trainer.data.replay import traced_events
 from trainer.data.simulate import (
     DAY_S,
     PATTERNS,
@@ -56,7 +57,7 @@ def test_the_protagonist_forgets_football_for_baking() -> None:
     end = made.config.end
     assert end - last["sports/football"] > 38 * DAY_S
     assert end - last["cooking/baking"] < 7 * DAY_S
-    table = state_before(log.without(np.array([stop - 1])), stop - 1)
+    table = TraceTable.from_events(traced_events(log, events.start, stop))
     state = dict(
         zip(
             table.names,

@@ -1,0 +1,182 @@
+"""The story: one user's interests at their height, overtaken, refreshed and left alone.
+
+Told through the client alone, and computed from the answers: where they do not show what the log
+says happened, it ends in an error.
+"""
+
+from __future__ import annotations
+
+import time
+
+from rich.markup import escape
+
+from ebbing.cli import CommandError
+from ebbing.client import Client, user_event
+from ebbing.demo.narrator import Narrator
+from ebbing.demo.protagonist import Protagonist
+from ebbing.demo.tables import beside, date, profile_table, slate_table, state_name
+from ebbing.v1.interest_pb2 import (
+    INTEREST_STATE_FADING,
+    INTEREST_STATE_FORGOTTEN,
+    UserInterest,
+)
+from ebbing.v1.interest_service_pb2 import GetInterestProfileResponse
+from ebbing.v1.recommendation_service_pb2 import Slate
+
+__all__ = ["closing_sentence", "tell"]
+
+DAY_S = 86400.0
+MINUTE_S = 60.0
+INTEREST_ROWS = 4
+SLATE_ROWS = 5
+OPENED = 3
+"""Items of the slate the user opens."""
+WAITS_DAYS = (30, 90)
+"""How long nothing happens, in days."""
+
+
+def tell(client: Client, who: Protagonist, narrator: Narrator) -> None:
+    """Tell the story.
+
+    Raises:
+        CommandError: the answers do not show it.
+        EbbingError: the gateway refused a call.
+    """
+    story = _Story(client, who, narrator)
+    early = story.at_the_height()
+    late = story.overtaken(early)
+    now = story.a_few_new_events()
+    story.nothing_happens(now)
+    narrator.step("What the answers have shown")
+    narrator.say(f"[bold green]{escape(closing_sentence(who, early, late))}[/]")
+
+
+def closing_sentence(
+    who: Protagonist, early: GetInterestProfileResponse, late: GetInterestProfileResponse
+) -> str:
+    """What the two profiles say of the two interests.
+
+    Raises:
+        CommandError: not that one was strong, faded and was overtaken; names what is missing.
+    """
+    before, after = _find(early, who.faded), _find(late, who.faded)
+    rival_before, rival_after = _find(early, who.risen), _find(late, who.risen)
+    shown = {
+        "was strong": before.strength > rival_before.strength,
+        "faded": after.state in (INTEREST_STATE_FADING, INTEREST_STATE_FORGOTTEN),
+        "lost retention": after.retention < before.retention,
+        "was overtaken": rival_after.strength > after.strength,
+    }
+    missing = [what for what, so in shown.items() if not so]
+    figures = (
+        f"strength {before.strength:.2f} → {after.strength:.2f}, "
+        f"retention {before.retention:.2f} → {after.retention:.2f}"
+    )
+    if missing:
+        raise CommandError(
+            f"the answers do not show that {who.faded} of {who.user_id} {' and '.join(missing)} "
+            f"({figures}, state {state_name(after.state)}; {who.risen}: strength "
+            f"{rival_before.strength:.2f} → {rival_after.strength:.2f})"
+        )
+    place = [one.interest for one in early.interests].index(who.faded) + 1
+    rank = "the strongest" if place == 1 else f"number {place} of {len(early.interests)}"
+    return (
+        f"{who.faded} was {rank} of {who.user_id}'s interests on {date(who.peak)}; "
+        f"by {date(who.end)} it is {state_name(after.state)} ({figures}), "
+        f"overtaken by {who.risen} (strength {rival_before.strength:.2f} → "
+        f"{rival_after.strength:.2f})."
+    )
+
+
+def _find(profile: GetInterestProfileResponse, interest: str) -> UserInterest:
+    """The interest in the profile; one never engaged has no strength and no retention."""
+    found = (one for one in profile.interests if one.interest == interest)
+    return next(found, UserInterest(interest=interest))
+
+
+class _Story:
+    def __init__(self, client: Client, who: Protagonist, narrator: Narrator) -> None:
+        self._client = client
+        self._who = who
+        self._narrator = narrator
+
+    def _profile(self, at: float, title: str) -> GetInterestProfileResponse:
+        who = self._who
+        profile = self._client.interest_profile(who.user_id, at, page_size=1000)
+        named = (who.faded, who.risen)
+        self._narrator.show(
+            profile_table(f"{title}, {date(at)}", profile, named, rows=INTEREST_ROWS)
+        )
+        return profile
+
+    def _slate(self, at: float) -> Slate:
+        return self._client.recommend(self._who.user_id, at)
+
+    def _compare(self, left: tuple[str, Slate], right: tuple[str, Slate]) -> None:
+        tables = [slate_table(title, slate, rows=SLATE_ROWS) for title, slate in (left, right)]
+        self._narrator.show(beside(tables[0], tables[1], self._narrator.width))
+
+    def at_the_height(self) -> GetInterestProfileResponse:
+        who = self._who
+        self._narrator.step(f"{date(who.peak)}: {who.faded} is at its height")
+        self._narrator.say("Profiles of any past moment are answered from the event log.")
+        return self._profile(who.peak, f"Interests of {who.user_id}")
+
+    def overtaken(self, early: GetInterestProfileResponse) -> GetInterestProfileResponse:
+        who = self._who
+        self._narrator.step(f"{date(who.end)}: the log ends, and {who.risen} has taken over")
+        late = self._profile(who.end, f"Interests of {who.user_id}")
+        moved = _find(late, who.faded).retention - _find(early, who.faded).retention
+        self._narrator.say(
+            f"Retention of {escape(who.faded)} moved by {moved:+.2f}. "
+            "The slates follow, by p(i|u,t) = softmax(−α F(u,i)):"
+        )
+        then, now = self._slate(who.peak), self._slate(who.end)
+        self._compare((f"Slate of {date(who.peak)}", then), (f"Slate of {date(who.end)}", now))
+        return late
+
+    def a_few_new_events(self) -> Slate:
+        """The user opens the first items of the slate; the next slate must know."""
+        who, narrator = self._who, self._narrator
+        moment = who.end + OPENED * MINUTE_S
+        before = self._slate(moment)
+        if not before.items:
+            raise CommandError(f"the slate of {who.user_id} is empty; there is nothing to open")
+        opened = [item.item_id for item in before.items[:OPENED]]
+        narrator.step(f"{who.user_id} opens {len(opened)} of these items, and asks again")
+        self._client.write_events(
+            user_event(
+                who.user_id,
+                "click",
+                who.end + (place + 1) * MINUTE_S,
+                item_id=item_id,
+                event_id=f"story-{place}",
+                attribution_token=before.attribution_token,
+            )
+            for place, item_id in enumerate(opened)
+        )
+        acknowledged = time.monotonic()
+        after = self._slate(moment)
+        took_ms = (time.monotonic() - acknowledged) * 1000
+        had, has = ([item.item_id for item in slate.items] for slate in (before, after))
+        if had == has:
+            raise CommandError("the slate is the same after new events: they were not seen")
+        new = [item_id for item_id in has if item_id not in had]
+        narrator.say(f"opened: {escape(', '.join(opened))}")
+        narrator.say(
+            f"The next slate, {took_ms:.0f} ms after the acknowledgement, knows: "
+            f"{len(new)} of {len(has)} items are new ({escape(', '.join(new[:3]))} …), "
+            f"{len(set(opened) & set(has))} of the opened are still in it."
+        )
+        return after
+
+    def nothing_happens(self, now: Slate) -> None:
+        """Forgetting goes on by itself."""
+        who = self._who
+        moment = who.end
+        for days in WAITS_DAYS:
+            moment = who.end + days * DAY_S
+            self._narrator.step(f"{days} days later: nothing happened, and that is the point")
+            self._profile(moment, f"Interests of {who.user_id}")
+        later = self._slate(moment)
+        self._compare((f"Slate of {date(who.end)}", now), (f"Slate of {date(moment)}", later))

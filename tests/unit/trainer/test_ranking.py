@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ebbing.history import HISTORY_LENGTH
+from trainer.data.replay import Examples
+from trainer.models.vocabulary import Vocabulary
+from trainer.progress import Reporter
+from trainer.ranking import RankingConfig, train_ranking
+from trainer.retrieval import TrainingError
+
+VOCABULARY = Vocabulary(range(100, 120))
+TABLE = torch.randn(22, 8, generator=torch.Generator().manual_seed(0))
+
+
+def examples(n: int = 120) -> Examples:
+    """What the user takes has a high first feature; nothing else tells it apart."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(n, 5, 6)).astype(np.float32)
+    features[:, 0, 0] += 3.0
+    keys = np.zeros((n, HISTORY_LENGTH), np.int64)
+    keys[:, -3:] = random.integers(100, 120, (n, 3))
+    ages = np.zeros((n, HISTORY_LENGTH), np.float32)
+    ages[:, -3:] = random.random((n, 3)) * 1e6
+    return Examples(
+        keys, ages, np.zeros_like(keys, np.int32), random.integers(100, 120, (n, 5)), features
+    )
+
+
+def test_it_learns_what_tells_items_apart(reporter: Reporter) -> None:
+    result = train_ranking(examples(), VOCABULARY, TABLE, RankingConfig(), 1, reporter)
+    assert len(result.curves) == 10
+    assert result.metrics["auc"] > 0.9
+    assert result.metrics["examples"] == 120
+
+
+def test_the_same_seed_gives_the_same_model(reporter: Reporter) -> None:
+    config = RankingConfig(epochs=2)
+    one, two = (train_ranking(examples(), VOCABULARY, TABLE, config, 1, reporter) for _ in range(2))
+    assert one.curves == two.curves
+    assert one.metrics == two.metrics
+
+
+def test_a_diverging_loss_stops_with_a_remedy(reporter: Reporter) -> None:
+    config = RankingConfig(learning_rate=float("inf"))
+    with pytest.raises(TrainingError, match="lower the recipe's learning rate"):
+        train_ranking(examples(), VOCABULARY, TABLE, config, 1, reporter)
+
+
+def test_too_few_examples_are_refused(reporter: Reporter) -> None:
+    with pytest.raises(TrainingError, match="cannot be split"):
+        train_ranking(examples(1), VOCABULARY, TABLE, RankingConfig(), 1, reporter)
