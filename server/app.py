@@ -145,7 +145,11 @@ def _assemble(
     catalog = Catalog(store, writer)
     users = Users(store, settings.max_interests_per_user)
     releases = Releases(
-        settings.repository, triton, BatchMetrics(metrics), time.monotonic, settings.triton_timeout_s
+        settings.repository,
+        triton,
+        BatchMetrics(metrics),
+        time.monotonic,
+        settings.triton_timeout_s,
     )
     ingest = Ingest(
         store,
@@ -211,7 +215,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         ManifestError, InferenceError: the release cannot be served, or Triton does not answer.
     """
     async with AsyncExitStack() as stack:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)

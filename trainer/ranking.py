@@ -14,6 +14,7 @@ from trainer.forgetting import auc
 from trainer.models.mlp import MlpConfig, MlpRanker
 from trainer.models.vocabulary import Vocabulary
 from trainer.progress import Reporter
+from trainer.reproducible import reproducible
 from trainer.retrieval import EpochFigures, TrainingError
 
 
@@ -58,7 +59,18 @@ def train_ranking(
     Raises:
         TrainingError: there are too few examples to validate, or the loss stops being a number.
     """
-    torch.manual_seed(seed)
+    with reproducible(seed):
+        return _train(examples, vocabulary, table, config, seed, reporter)
+
+
+def _train(
+    examples: Examples,
+    vocabulary: Vocabulary,
+    table: Tensor,
+    config: RankingConfig,
+    seed: int,
+    reporter: Reporter,
+) -> RankingResult:
     random = np.random.default_rng(seed)
     moments = random.permutation(len(examples.keys))
     n_held = round(config.validation_share * len(moments))

@@ -17,6 +17,7 @@ from trainer.data.sequences import SequenceBatch, Sequences
 from trainer.models.sequence import RetrievalModel, SequenceConfig, SequenceModel
 from trainer.models.vocabulary import FIRST_ITEM_ROW, OOV_ROW, Vocabulary
 from trainer.progress import Reporter
+from trainer.reproducible import reproducible
 
 
 class TrainingError(Exception):
@@ -97,7 +98,18 @@ def train_retrieval(
     Raises:
         TrainingError: the loss stops being a number.
     """
-    torch.manual_seed(seed)
+    with reproducible(seed):
+        return _train(log, config, seed, reporter, budget_s, clock)
+
+
+def _train(
+    log: EventLog,
+    config: RetrievalConfig,
+    seed: int,
+    reporter: Reporter,
+    budget_s: float | None,
+    clock: Callable[[], float],
+) -> RetrievalResult:
     random = np.random.default_rng(seed)
     vocabulary, row_of, item_of = item_rows(log)
     model = SequenceModel([log.interests[item] for item in item_of[FIRST_ITEM_ROW:]], config.model)
@@ -177,9 +189,13 @@ class SampledSoftmax(nn.Module):
         drawn = torch.searchsorted(self.cumulative, torch.rand(self.n, dtype=torch.float64))
         drawn = drawn.clamp(max=len(self.cumulative) - 1)
         rows = drawn + FIRST_ITEM_ROW
-        negative = user @ table[rows].T + model.popularity[rows] - self.log_expected[drawn]
+        # index_select and embedding rather than indexing, whose gradient is slow on CPUs.
+        popularity = model.popularity[:, None]
+        negative = user @ table.index_select(0, rows).T - self.log_expected[drawn]
+        negative = negative + popularity.index_select(0, rows).T
         negative = negative.masked_fill(rows[None] == target[:, None], float("-inf"))
-        positive = (user * table[target]).sum(dim=1) + model.popularity[target]
+        positive = (user * nn.functional.embedding(target, table)).sum(dim=1)
+        positive = positive + nn.functional.embedding(target, popularity).squeeze(1)
         return torch.logsumexp(torch.cat([positive[:, None], negative], dim=1), dim=1) - positive
 
     @staticmethod
@@ -202,7 +218,11 @@ def _step(
     table = model.items()
     users = model(table, rows, types, times)
     real = targets > 0
-    losses = loss_of(model, table, users[real], targets[real])
+    # Rows by number: selecting by mask is several times slower to differentiate.
+    where = real.flatten().nonzero().squeeze(1)
+    losses = loss_of(
+        model, table, users.flatten(0, 1).index_select(0, where), targets.flatten()[where]
+    )
     optimizer.zero_grad(set_to_none=True)
     losses.mean().backward()
     nn.utils.clip_grad_norm_(model.parameters(), 5.0)

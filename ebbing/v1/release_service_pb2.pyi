@@ -102,7 +102,9 @@ class Release(_message.Message):
 
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Output only. Offline metrics by name, such as ndcg_at_10; the unit is the metric's. Empty: none."""
+        """Output only. Offline metrics by dotted name, such as retrieval.ndcg_at_10; the unit is the
+        metric's. Empty: none.
+        """
 
     def __init__(
         self,

@@ -167,7 +167,15 @@ class TritonClient:
         """
         if not versions:
             raise ValueError("at least one version is needed; unload() serves none")
-        config = _read_config(repository / model / "config.pbtxt")
+        folder = repository / model
+        config = _read_config(folder / "config.pbtxt")
+        for version in versions:
+            # Triton would pass over a version that is not there and unload the ones not asked for.
+            if not (folder / str(version) / "model.pt").is_file():
+                raise ModelLoadError(
+                    f"{folder / str(version) / 'model.pt'} does not exist: publish that release "
+                    f"again, or serve another"
+                )
         config.version_policy.specific.versions[:] = sorted(set(versions))
         request = service_pb2.RepositoryModelLoadRequest(model_name=model)
         request.parameters["config"].string_param = json_format.MessageToJson(
@@ -177,7 +185,13 @@ class TritonClient:
             try:
                 await self._stub.RepositoryModelLoad(request, timeout=timeout_s)
             except grpc.aio.AioRpcError as error:
-                raise _load_error(error, repository / model) from None
+                raise _load_error(error, folder) from None
+            for version in versions:
+                if not await self.model_ready(model, version):
+                    raise ModelLoadError(
+                        f"Triton has no version {version} of {model}: it does not read "
+                        f"{repository}, where that version is"
+                    )
 
     async def unload(self, model: str, timeout_s: float = 120.0) -> None:
         """Stop serving every version of a model. Nothing happens to one that is not loaded.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 from ebbing.manifest import Manifest, releases
 from ebbing.v1 import release_service_pb2 as pb
@@ -74,7 +75,16 @@ class ReleaseServicer(release_service_pb2_grpc.ReleaseServiceServicer):
             release=manifest.release,
             role=pb.RELEASE_ROLE_LIVE if live else pb.RELEASE_ROLE_IDLE,
             traffic=1.0 if live else 0.0,
-            metrics={k: v for k, v in manifest.metrics.items() if isinstance(v, int | float)},
+            metrics=dict(_flat(manifest.metrics)),
         )
         message.publish_time.FromDatetime(datetime.fromisoformat(manifest.created))
         return message
+
+
+def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Nested metrics as dotted names: retrieval.ndcg_at_10."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{name}", float(value)

@@ -49,7 +49,8 @@ class ForgettingAttention(nn.Module):
         self.query = nn.Linear(config.dim, config.dim)
         self.key_value = nn.Linear(config.dim, 2 * config.dim)
         self.out = nn.Linear(config.dim, config.dim)
-        self.distance_bias = nn.Parameter(torch.zeros(config.heads, HISTORY_LENGTH))
+        self.distance_bias = nn.Embedding(HISTORY_LENGTH, config.heads)
+        nn.init.zeros_(self.distance_bias.weight)
         # softplus(-1 … 1): one head starts out forgetting slowly, the last one fast.
         self.decay = nn.Parameter(torch.linspace(-1.0, 1.0, config.heads))
         self.prior_score = nn.Parameter(torch.zeros(config.heads))
@@ -85,7 +86,7 @@ class ForgettingAttention(nn.Module):
         pace_H11 = nn.functional.softplus(self.decay).view(-1, 1, 1)
         log_days = torch.log1p(ages_BQL / self.day_s).unsqueeze(1)
         scores = q @ k.transpose(2, 3) / self.head_dim**0.5
-        scores = scores + self.distance_bias[:, distance_QL] - pace_H11 * log_days
+        scores = scores + self.distance_bias(distance_QL).permute(2, 0, 1) - pace_H11 * log_days
         scores = scores.masked_fill(~seen_BQL.unsqueeze(1), float("-inf"))
         prior = self.prior_score.view(1, -1, 1, 1).expand(B, -1, Q, 1)
         weights = torch.softmax(torch.cat([prior, scores], dim=3), dim=3)
@@ -180,7 +181,9 @@ class SequenceModel(nn.Module):
         behind = position[:, None] - position[None, :]
         seen = (behind >= 0) & (rows_BL != PADDING_ROW)[:, None, :]
         distance = behind.clamp(0, HISTORY_LENGTH - 1)
-        return self.reader(table_VD[rows_BL], types_BL, ages, seen, distance)
+        return self.reader(
+            nn.functional.embedding(rows_BL, table_VD), types_BL, ages, seen, distance
+        )
 
 
 class RetrievalModel(nn.Module):
@@ -216,7 +219,7 @@ class RetrievalModel(nn.Module):
     def read(self, rows: Tensor, ages: Tensor, types: Tensor) -> Tensor:
         """User vectors (B, D) of encoded histories whose keys have become rows."""
         return self.reader(
-            self.table[rows],
+            nn.functional.embedding(rows, self.table),
             types,
             ages.clamp(min=0.0).unsqueeze(1),
             (rows != self.padding_row).unsqueeze(1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import socket
 import sys
 import threading
@@ -222,6 +223,9 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert not list(tmp_path.iterdir()), "and does nothing else"
 
 
-def test_the_command_fails_in_one_clear_line(tmp_path: Path) -> None:
+def test_the_command_fails_in_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # those of the test run stay
     with pytest.raises(CommandError, match="no model repository"):
         cli.triton(repository=tmp_path / "none", work=tmp_path)

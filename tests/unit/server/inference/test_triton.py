@@ -108,7 +108,7 @@ def test_an_unusable_configuration_is_named(tmp_path: Path, content: bytes | Non
     path = tmp_path / "toy" / "config.pbtxt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ModelLoadError, match="config.pbtxt.*restore"):
+    with pytest.raises(ModelLoadError, match=r"config\.pbtxt.*restore"):
         read_contract(tmp_path, "toy")
 
 
