@@ -17,7 +17,7 @@ from ebbing.events import DEFAULT_EVENT_WEIGHTS
 __all__ = ["Protagonist", "choose_protagonist"]
 
 DAY_S = 86400.0
-HALF_LIFE_S = 60 * DAY_S
+HALF_LIFE_S = 30 * DAY_S
 """Half-life of the count that says how strong an interest is."""
 FEWEST_DAYS = 3
 """Days on which an interest was engaged, for it to have been one."""
@@ -68,8 +68,8 @@ def choose_protagonist(log: Log, user_id: str | None = None) -> Protagonist:
     best = max(stories, key=lambda story: story[0], default=None)
     if best is None:
         raise CommandError(
-            "no user of this log has an interest that faded while another one rose: "
-            "the story needs a longer log, or one whose items have interests"
+            f"{user_id or 'no user of this log'} has {'no' if user_id else 'an'} interest that faded "
+            "while another one rose: the story needs a longer log whose items have interests"
         )
     return best[1]
 

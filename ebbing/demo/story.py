@@ -56,6 +56,9 @@ def closing_sentence(
 ) -> str:
     """What the two profiles say of the two interests.
 
+    Overtaken means: expected back less, and of less interest now. In the long run the older one
+    may well have been the larger, and its long-term reading remembers that.
+
     Raises:
         CommandError: not that one was strong, faded and was overtaken; names what is missing.
     """
@@ -65,26 +68,29 @@ def closing_sentence(
         "was strong": before.strength > rival_before.strength,
         "faded": after.state in (INTEREST_STATE_FADING, INTEREST_STATE_FORGOTTEN),
         "lost retention": after.retention < before.retention,
-        "was overtaken": rival_after.strength > after.strength,
+        "was overtaken": rival_before.retention < before.retention
+        and rival_after.retention > after.retention
+        and rival_after.short_term > after.short_term,
     }
-    missing = [what for what, so in shown.items() if not so]
-    figures = (
-        f"strength {before.strength:.2f} → {after.strength:.2f}, "
-        f"retention {before.retention:.2f} → {after.retention:.2f}"
-    )
-    if missing:
+    faded, risen = _course(before, after), _course(rival_before, rival_after)
+    if missing := [what for what, so in shown.items() if not so]:
         raise CommandError(
             f"the answers do not show that {who.faded} of {who.user_id} {' and '.join(missing)} "
-            f"({figures}, state {state_name(after.state)}; {who.risen}: strength "
-            f"{rival_before.strength:.2f} → {rival_after.strength:.2f})"
+            f"({faded}, now {state_name(after.state)}; {who.risen}: {risen})"
         )
     place = [one.interest for one in early.interests].index(who.faded) + 1
-    rank = "the strongest" if place == 1 else f"number {place} of {len(early.interests)}"
+    rank = "the strongest" if place == 1 else f"number {place}"
     return (
-        f"{who.faded} was {rank} of {who.user_id}'s interests on {date(who.peak)}; "
-        f"by {date(who.end)} it is {state_name(after.state)} ({figures}), "
-        f"overtaken by {who.risen} (strength {rival_before.strength:.2f} → "
-        f"{rival_after.strength:.2f})."
+        f"{who.faded} was {rank} of the {len(early.interests)} interests of {who.user_id} on "
+        f"{date(who.peak)}. By {date(who.end)} it is {state_name(after.state)} ({faded}), "
+        f"overtaken by {who.risen} ({risen})."
+    )
+
+
+def _course(before: UserInterest, after: UserInterest) -> str:
+    return (
+        f"retention {before.retention:.2f} → {after.retention:.2f}, "
+        f"short-term interest {before.short_term:.2f} → {after.short_term:.2f}"
     )
 
 
@@ -128,23 +134,23 @@ class _Story:
         late = self._profile(who.end, f"Interests of {who.user_id}")
         moved = _find(late, who.faded).retention - _find(early, who.faded).retention
         self._narrator.say(
-            f"Retention of {escape(who.faded)} moved by {moved:+.2f}. "
-            "The slates follow, by p(i|u,t) = softmax(−α F(u,i)):"
+            f"Retention of {escape(who.faded)} moved by {moved:+.2f}, and the slates follow. Their "
+            "columns are the articles': p(i|u,t) = softmax(−α F(u,i)), R(u,t) = Σ w p."
         )
         then, now = self._slate(who.peak), self._slate(who.end)
         self._compare((f"Slate of {date(who.peak)}", then), (f"Slate of {date(who.end)}", now))
         return late
 
     def a_few_new_events(self) -> Slate:
-        """The user opens the first items of the slate; the next slate must know."""
-        who, narrator = self._who, self._narrator
+        """The user opens the first items of the slate; the next answers must know."""
+        client, who, narrator = self._client, self._who, self._narrator
         moment = who.end + OPENED * MINUTE_S
-        before = self._slate(moment)
+        before, was = self._slate(moment), client.interest_profile(who.user_id, moment)
         if not before.items:
             raise CommandError(f"the slate of {who.user_id} is empty; there is nothing to open")
         opened = [item.item_id for item in before.items[:OPENED]]
         narrator.step(f"{who.user_id} opens {len(opened)} of these items, and asks again")
-        self._client.write_events(
+        client.write_events(
             user_event(
                 who.user_id,
                 "click",
@@ -162,21 +168,28 @@ class _Story:
         if had == has:
             raise CommandError("the slate is the same after new events: they were not seen")
         new = [item_id for item_id in has if item_id not in had]
-        narrator.say(f"opened: {escape(', '.join(opened))}")
+        narrator.say(f"Opened: {escape(', '.join(opened))}.")
         narrator.say(
-            f"The next slate, {took_ms:.0f} ms after the acknowledgement, knows: "
-            f"{len(new)} of {len(has)} items are new ({escape(', '.join(new[:3]))} …), "
-            f"{len(set(opened) & set(has))} of the opened are still in it."
+            f"The next slate came {took_ms:.0f} ms after the acknowledgement and knows: "
+            f"{len(new)} of its {len(has)} items are new, "
+            f"{len(set(opened) & set(has)) or 'none'} of the opened is offered again."
+        )
+        now = client.interest_profile(who.user_id, moment)
+        most = max(now.interests, key=lambda one: one.strength - _find(was, one.interest).strength)
+        narrator.say(
+            escape(f"So does the profile: {most.interest}, ")
+            + escape(_course(_find(was, most.interest), most) + ".")
         )
         return after
 
     def nothing_happens(self, now: Slate) -> None:
         """Forgetting goes on by itself."""
-        who = self._who
+        who, narrator = self._who, self._narrator
         moment = who.end
         for days in WAITS_DAYS:
             moment = who.end + days * DAY_S
-            self._narrator.step(f"{days} days later: nothing happened, and that is the point")
+            narrator.step(f"{days} days later: nothing has happened, and so interest fades")
             self._profile(moment, f"Interests of {who.user_id}")
+        narrator.say("No event came and no job ran: an answer is computed for its moment.")
         later = self._slate(moment)
         self._compare((f"Slate of {date(who.end)}", now), (f"Slate of {date(moment)}", later))

@@ -53,11 +53,11 @@ def profile_table(
 ) -> Table:
     """The strongest interests of a profile, and those named wherever they stand."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", expand=True)
-    table.add_column("interest", overflow="fold", ratio=3)
+    table.add_column("interest", overflow="fold", max_width=34)
     table.add_column("state")
     for heading in ("retention", "forgetting", "half-life", "short", "long"):
         table.add_column(heading, justify="right")
-    table.add_column("why", overflow="fold", ratio=5)
+    table.add_column("why", overflow="fold", ratio=1)
     for place, one in enumerate(profile.interests):
         if place < rows or one.interest in named:
             name = escape(one.interest)
@@ -78,7 +78,7 @@ def profile_table(
     )
     table.caption = escape(
         f"{drift} · {profile.event_count} events · {len(profile.interests)} interests · "
-        f"retention within {profile.horizon.ToTimedelta().days} d, as fitted in "
+        f"retention within {profile.horizon.ToTimedelta().days} d, by the parameters of "
         f"{profile.forgetting_version}"
     )
     table.caption_justify = "left"
@@ -103,7 +103,7 @@ def slate_table(title: str, slate: Slate, rows: int) -> Table:
     """The first items of a slate: what, how relevant, F(u,i), p(i|u,t), and why."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", expand=True)
     table.add_column("item, and its interests with their retention", overflow="fold", ratio=1)
-    for heading in ("rel.", "F(u,i)", "p(i|u,t)"):
+    for heading in ("relevance", "F(u,i)", "p(i|u,t)"):
         table.add_column(heading, justify="right")
     for item in slate.items[:rows]:
         table.add_row(

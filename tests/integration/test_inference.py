@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,17 @@ async def test_a_damaged_file_is_named_and_explained(client: TritonClient, trito
         await client.load(TOY, [1, DAMAGED], triton.repository)
     assert str(triton.repository / TOY / str(DAMAGED) / "model.pt") in str(caught.value)
     assert "not a TorchScript module" in caught.value.detail
+
+
+@pytest.mark.parametrize("versions", [[77], [1, 77]])
+async def test_a_triton_that_reads_another_repository_is_noticed(
+    client: TritonClient, triton: Any, tmp_path: Path, versions: list[int]
+) -> None:
+    shutil.copytree(triton.repository / TOY, tmp_path / TOY)
+    publish(tmp_path, 77, Toy(77))
+    with pytest.raises(ModelLoadError, match="Triton") as caught:
+        await client.load(TOY, versions, tmp_path)
+    assert str(tmp_path) in str(caught.value)
 
 
 async def test_a_version_answers_while_another_loads(client: TritonClient, triton: Any) -> None:

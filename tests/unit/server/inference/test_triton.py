@@ -154,6 +154,8 @@ def test_a_response_that_contradicts_itself_is_a_failure() -> None:
 
 
 async def test_a_triton_that_is_not_there(repository: Path) -> None:
+    (repository / "toy" / "1").mkdir()
+    (repository / "toy" / "1" / "model.pt").write_bytes(b"")
     async with TritonClient(NOBODY) as client:
         assert not await client.server_ready()
         assert not await client.model_ready("toy", 1)
@@ -169,6 +171,12 @@ async def test_a_triton_that_is_not_there(repository: Path) -> None:
 
 def test_the_probe_finds_nobody() -> None:
     assert not probe(NOBODY, 5.0)
+
+
+async def test_a_version_that_was_never_published_is_named(repository: Path) -> None:
+    async with TritonClient(NOBODY) as client:
+        with pytest.raises(ModelLoadError, match=r"toy/4/model\.pt does not exist: publish"):
+            await client.load("toy", [4], repository)
 
 
 async def test_loading_no_version_is_a_mistake(repository: Path) -> None:
