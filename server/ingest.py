@@ -101,11 +101,16 @@ class Ingest:
 
     async def run(self) -> None:
         """Commit groups until cancelled; what was taken before is committed first."""
+        committing: asyncio.Task[None] | None = None
         try:
             while True:
                 await self._arrived.wait()
-                await self._commit_waiting()
+                committing = asyncio.create_task(self._commit_waiting())
+                # Cut off, a commit would still happen, but its callers would never hear of it.
+                await asyncio.shield(committing)
         finally:
+            if committing:
+                await committing
             await self._commit_waiting()
 
     async def _commit_waiting(self) -> None:

@@ -92,9 +92,12 @@ class Reporter:
             transient=True,
         ) as bar:
             task = bar.add_task(stage.name, total=stage.total, figures="")
-            with _every(
-                0.25, lambda: bar.update(task, completed=stage.done, figures=stage.figures())
-            ):
+
+            def show() -> None:
+                bar.update(task, completed=stage.done, figures=stage.figures())
+
+            show()
+            with _every(0.25, show):
                 yield
 
     @contextmanager

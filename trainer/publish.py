@@ -21,7 +21,7 @@ from tritonclient.grpc import model_config_pb2
 
 from ebbing.history import LAYOUT_DIGEST, MODEL_TENSORS, TensorSpec
 from ebbing.manifest import Manifest, ModelFiles, releases, sha256_of
-from trainer.export import PARITY_ATOL, SAMPLE_DTYPES, outputs_of
+from trainer.export import PARITY_ATOL, SAMPLE_DTYPES, ExportError, difference, outputs_of
 from trainer.runs import Run, RunError
 from trainer.samples import restore
 
@@ -164,15 +164,12 @@ def _check_model(run: Run, model: str, inputs: list[Tensor], expected: list[Tens
                     f"{rows} requests, config.pbtxt declares {spec.dtype} {list(spec.dims)}: "
                     "train again with this version"
                 )
-            if answer.is_floating_point():
-                difference = float((answer - wanted[:rows]).abs().max())
-                # A NaN compares false with everything.
-                if not difference <= PARITY_ATOL:
-                    raise PublishError(
-                        f"{path}: output {spec.name} differs by {difference:.2g} from what "
-                        f"training recorded (at most {PARITY_ATOL:.0e}): train again"
-                    )
-                worst = max(worst, difference)
+            try:
+                worst = max(worst, difference(spec.name, wanted[:rows], answer))
+            except ExportError as error:
+                raise PublishError(
+                    f"{path}: not what training recorded: {error}; train again"
+                ) from error
     return worst
 
 

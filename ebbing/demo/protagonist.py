@@ -68,8 +68,10 @@ def choose_protagonist(log: Log, user_id: str | None = None) -> Protagonist:
     best = max(stories, key=lambda story: story[0], default=None)
     if best is None:
         raise CommandError(
-            f"{user_id or 'no user of this log'} has {'no' if user_id else 'an'} interest that faded "
-            "while another one rose: the story needs a longer log whose items have interests"
+            "no user of this log has an interest that faded while another one rose: "
+            "the story needs a longer log whose items have interests"
+            if user_id is None
+            else f"{user_id} has no interest that faded while another one rose: try another --seed"
         )
     return best[1]
 

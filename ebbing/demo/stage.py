@@ -6,7 +6,6 @@ import json
 import urllib.request
 from pathlib import Path
 
-from rich.markup import escape
 from rich.syntax import Syntax
 
 from ebbing.cli import CommandError
@@ -17,7 +16,7 @@ from ebbing.demo.processes import Children, choose_ports, run, run_for_output
 from ebbing.demo.protagonist import Protagonist, choose_protagonist
 from ebbing.demo.replay import write_catalogue, write_log
 from ebbing.demo.story import tell
-from ebbing.demo.tables import date
+from ebbing.demo.tables import date, plain
 
 __all__ = ["Stage"]
 
@@ -25,6 +24,8 @@ GENERATED_PROTAGONIST = "ada"
 TRITON_PORT, TRITON_METRICS_PORT = 8001, 8002
 START_S = 90.0
 """How long a program may take to be ready, seconds."""
+GENERATED_BUDGET_S, OWN_BUDGET_S = 40, 150
+"""How long the retrieval model may train, so that nobody waits long for a first recommendation."""
 METRICS_SHOWN = (
     "ebbing_user_events_total",
     "ebbing_slates_total",
@@ -61,10 +62,14 @@ class Stage:
             CommandError: a step failed, or the story was not to be seen in the answers.
             EbbingError: the gateway refused a call.
         """
+        self._narrator.say(
+            "Ebbing serves recommenders whose users' interests evolve and fade. "
+            "All that follows is computed now, on this machine."
+        )
         self._work.mkdir(parents=True, exist_ok=True)
         folder = data or self._generate()
         log, who = self._choose(folder, None if data else GENERATED_PROTAGONIST)
-        self._train(folder)
+        self._train(folder, OWN_BUDGET_S if data else GENERATED_BUDGET_S)
         release = self._publish()
         with Children() as children:
             port, metrics_port = self._start(children, release)
@@ -84,7 +89,7 @@ class Stage:
         folder = self._work / "data"
         with self._narrator.task("generating"):
             said = run_for_output("simulate", "--out", folder, "--seed", self._seed)
-        self._narrator.say(escape(said.strip()))
+        self._narrator.say(plain(said.strip()))
         return folder
 
     def _choose(self, folder: Path, user_id: str | None) -> tuple[Log, Protagonist]:
@@ -95,16 +100,22 @@ class Stage:
             who = choose_protagonist(log, user_id)
         narrator.say(f"{len(log.events):,} events on {len(log.interests):,} items.")
         narrator.say(
-            escape(
+            plain(
                 f"It will be about {who.user_id}: {who.faded_events} events of {who.faded}, then "
                 f"none, and {who.risen_events} of {who.risen} since."
             )
         )
         return log, who
 
-    def _train(self, folder: Path) -> None:
+    def _train(self, folder: Path, budget_s: int) -> None:
         self._narrator.step("Training the retrieval and ranking models, and fitting forgetting")
-        run("train", "--data", folder, "--out", self._work / "run", "--seed", self._seed)
+        run(
+            "train",
+            *("--data", folder),
+            *("--out", self._work / "run"),
+            *("--seed", self._seed),
+            *("--budget-seconds", budget_s),
+        )
 
     def _publish(self) -> int:
         narrator = self._narrator
@@ -177,7 +188,7 @@ class Stage:
         if refused:
             narrator.say(
                 f"[yellow]{len(refused):,} events were refused, the first for this: "
-                f"{escape(refused[0].message)}[/]"
+                f"{plain(refused[0].message)}[/]"
             )
 
     def _first_recommendation(self, client: Client, who: Protagonist) -> None:
@@ -190,7 +201,7 @@ class Stage:
         best = slate.items[0].item_id if slate.items else "nothing"
         self._narrator.say(
             f"[bold]First recommendation after {self._narrator.elapsed:.1f} s[/]: "
-            f"{escape(best)} for {escape(who.user_id)}."
+            f"{plain(best)} for {plain(who.user_id)}."
         )
 
     def _point_out(self, target: str, metrics_port: int, release: int, who: Protagonist) -> None:
@@ -205,13 +216,13 @@ class Stage:
             ("report", f"{self._work / 'run' / 'report.md'}"),
             ("release", f"{release}, declared in {manifest}"),
         ):
-            narrator.say(f"[bold]{name:8}[/] {escape(str(place))}")
+            narrator.say(f"[bold]{name:8}[/] {plain(str(place))}")
         narrator.say()
         narrator.say(f"Some of what {metrics} says:")
         with urllib.request.urlopen(metrics, timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         for line in (line for line in lines if line.startswith(METRICS_SHOWN)):
-            narrator.say(f"[dim]{escape(line)}[/]")
+            narrator.say(f"[dim]{plain(line)}[/]")
         narrator.say()
         narrator.say(f"From Python (as of {date(who.end)}, where this log ends):")
         narrator.show(

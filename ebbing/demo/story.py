@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import time
 
-from rich.markup import escape
-
 from ebbing.cli import CommandError
 from ebbing.client import Client, user_event
 from ebbing.demo.narrator import Narrator
 from ebbing.demo.protagonist import Protagonist
-from ebbing.demo.tables import beside, date, profile_table, slate_table, state_name
+from ebbing.demo.tables import beside, date, plain, profile_table, slate_table, state_name
 from ebbing.v1.interest_pb2 import (
     INTEREST_STATE_FADING,
     INTEREST_STATE_FORGOTTEN,
@@ -48,7 +46,7 @@ def tell(client: Client, who: Protagonist, narrator: Narrator) -> None:
     now = story.a_few_new_events()
     story.nothing_happens(now)
     narrator.step("What the answers have shown")
-    narrator.say(f"[bold green]{escape(closing_sentence(who, early, late))}[/]")
+    narrator.say(f"[bold green]{plain(closing_sentence(who, early, late))}[/]")
 
 
 def closing_sentence(
@@ -130,15 +128,21 @@ class _Story:
 
     def overtaken(self, early: GetInterestProfileResponse) -> GetInterestProfileResponse:
         who = self._who
-        self._narrator.step(f"{date(who.end)}: the log ends, and {who.risen} has taken over")
-        late = self._profile(who.end, f"Interests of {who.user_id}")
-        moved = _find(late, who.faded).retention - _find(early, who.faded).retention
+        self._narrator.step(f"{date(who.end)}: the log ends")
         self._narrator.say(
-            f"Retention of {escape(who.faded)} moved by {moved:+.2f}, and the slates follow. Their "
-            "columns are the articles': p(i|u,t) = softmax(−α F(u,i)), R(u,t) = Σ w p."
+            f"It holds no {plain(who.faded)} of {plain(who.user_id)} any more, and "
+            f"{who.risen_events} events of {plain(who.risen)} since."
         )
-        then, now = self._slate(who.peak), self._slate(who.end)
-        self._compare((f"Slate of {date(who.peak)}", then), (f"Slate of {date(who.end)}", now))
+        late = self._profile(who.end, f"Interests of {who.user_id}")
+        then, now = (_find(profile, who.faded).retention for profile in (early, late))
+        self._narrator.say(
+            f"Retention of {plain(who.faded)} went from {then:.2f} to {now:.2f}, and the slates "
+            "follow. F(u,i) is how forgotten an item's interests are, p(i|u,t) = softmax(−α F)."
+        )
+        self._compare(
+            (f"Slate of {date(who.peak)}", self._slate(who.peak)),
+            (f"Slate of {date(who.end)}", self._slate(who.end)),
+        )
         return late
 
     def a_few_new_events(self) -> Slate:
@@ -168,7 +172,7 @@ class _Story:
         if had == has:
             raise CommandError("the slate is the same after new events: they were not seen")
         new = [item_id for item_id in has if item_id not in had]
-        narrator.say(f"Opened: {escape(', '.join(opened))}.")
+        narrator.say(f"Opened: {plain(', '.join(opened))}.")
         narrator.say(
             f"The next slate came {took_ms:.0f} ms after the acknowledgement and knows: "
             f"{len(new)} of its {len(has)} items are new, "
@@ -177,19 +181,21 @@ class _Story:
         now = client.interest_profile(who.user_id, moment)
         most = max(now.interests, key=lambda one: one.strength - _find(was, one.interest).strength)
         narrator.say(
-            escape(f"So does the profile: {most.interest}, ")
-            + escape(_course(_find(was, most.interest), most) + ".")
+            f"So does the profile: {plain(most.interest)}, "
+            f"{_course(_find(was, most.interest), most)}."
         )
         return after
 
     def nothing_happens(self, now: Slate) -> None:
         """Forgetting goes on by itself."""
         who, narrator = self._who, self._narrator
-        moment = who.end
         for days in WAITS_DAYS:
             moment = who.end + days * DAY_S
-            narrator.step(f"{days} days later: nothing has happened, and so interest fades")
+            narrator.step(f"{days} days after the log's end, and nothing has happened since")
             self._profile(moment, f"Interests of {who.user_id}")
         narrator.say("No event came and no job ran: an answer is computed for its moment.")
         later = self._slate(moment)
-        self._compare((f"Slate of {date(who.end)}", now), (f"Slate of {date(moment)}", later))
+        self._compare(
+            (f"Slate after those events, {date(who.end)}", now),
+            (f"Slate of {date(moment)}", later),
+        )

@@ -12,7 +12,7 @@ from ebbing.v1.interest_pb2 import InterestState, UserInterest
 from ebbing.v1.interest_service_pb2 import GetInterestProfileResponse
 from ebbing.v1.recommendation_service_pb2 import RecommendedItem, Slate
 
-__all__ = ["beside", "date", "profile_table", "slate_table", "state_name"]
+__all__ = ["beside", "date", "plain", "profile_table", "slate_table", "state_name"]
 
 DAY_S = 86400.0
 COLOURS = {
@@ -25,6 +25,11 @@ COLOURS = {
 }
 NARROWEST_PAIR = 110
 """Columns below which two slates stand one above the other."""
+
+
+def plain(text: str) -> str:
+    """Text of a log as it may be printed: no markup, no control characters."""
+    return escape("".join(char if char.isprintable() else "·" for char in text))
 
 
 def date(seconds: float) -> str:
@@ -52,7 +57,7 @@ def profile_table(
     title: str, profile: GetInterestProfileResponse, named: Collection[str], rows: int
 ) -> Table:
     """The strongest interests of a profile, and those named wherever they stand."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold", expand=True)
+    table = Table(title=plain(title), title_justify="left", title_style="bold", expand=True)
     table.add_column("interest", overflow="fold", max_width=34)
     table.add_column("state")
     for heading in ("retention", "forgetting", "half-life", "short", "long"):
@@ -60,7 +65,7 @@ def profile_table(
     table.add_column("why", overflow="fold", ratio=1)
     for place, one in enumerate(profile.interests):
         if place < rows or one.interest in named:
-            name = escape(one.interest)
+            name = plain(one.interest)
             table.add_row(
                 f"[bold]{name}[/]" if one.interest in named else name,
                 _painted(one.state),
@@ -69,14 +74,14 @@ def profile_table(
                 _half_life(one),
                 f"{one.short_term:.2f}",
                 f"{one.long_term:.2f}",
-                f"[dim]{escape(one.reason.text)}[/]",
+                f"[dim]{plain(one.reason.text)}[/]",
             )
     drift = (
         f"drift F(u,t) {profile.drift:.2f}"
         if profile.HasField("drift")
         else f"drift undefined: {profile.drift_undefined_reason}"
     )
-    table.caption = escape(
+    table.caption = plain(
         f"{drift} · {profile.event_count} events · {len(profile.interests)} interests · "
         f"retention within {profile.horizon.ToTimedelta().days} d, by the parameters of "
         f"{profile.forgetting_version}"
@@ -90,9 +95,9 @@ def _why(item: RecommendedItem) -> str:
         return "nothing known of what it is about"
     reasons = sorted(item.reasons, key=lambda reason: -reason.share * reason.retention)
     parts = [
-        f"{escape(reason.interest)} {_painted(reason.state)} {reason.retention:.2f}"
+        f"{plain(reason.interest)} {_painted(reason.state)} {reason.retention:.2f}"
         if reason.state
-        else f"{escape(reason.interest)} never engaged"
+        else f"{plain(reason.interest)} never engaged"
         for reason in reasons[:2]
     ]
     more = f" +{len(reasons) - 2}" if len(reasons) > 2 else ""
@@ -101,19 +106,19 @@ def _why(item: RecommendedItem) -> str:
 
 def slate_table(title: str, slate: Slate, rows: int) -> Table:
     """The first items of a slate: what, how relevant, F(u,i), p(i|u,t), and why."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold", expand=True)
-    table.add_column("item, and its interests with their retention", overflow="fold", ratio=1)
-    for heading in ("relevance", "F(u,i)", "p(i|u,t)"):
+    table = Table(title=plain(title), title_justify="left", title_style="bold", expand=True)
+    table.add_column("item, and why", overflow="fold", ratio=1)
+    for heading in ("rel.", "F(u,i)", "p(i|u,t)"):
         table.add_column(heading, justify="right")
     for item in slate.items[:rows]:
         table.add_row(
-            f"{escape(item.item_id)}\n[dim]{_why(item)}[/]",
+            f"{plain(item.item_id)}\n[dim]{_why(item)}[/]",
             f"{item.relevance:.2f}" if item.HasField("relevance") else "-",
             f"{item.forgetting:.2f}",
             f"{item.probability:.2f}",
         )
     state = f" · degraded: {slate.degraded_reason}" if slate.degraded else ""
-    table.caption = escape(
+    table.caption = plain(
         f"R(u,t) {slate.article_score:.3f} over {len(slate.items)} items · "
         f"release {slate.release}{state}"
     )

@@ -111,7 +111,7 @@ class MicroBatcher:
     ) -> None:
         """Args:
         infer: makes one call to Triton; its failures are `InferenceError`.
-        clock: monotonic seconds, the clock that deadlines are given in (`loop.time`).
+        clock: monotonic seconds, the clock that deadlines are given in.
         config: how to group; the defaults suit a model with two instances.
         observer: told of every call; silent by default.
         """

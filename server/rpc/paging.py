@@ -44,7 +44,7 @@ def read_token(request: str, token: str) -> str:
         fingerprint, position = json.loads(base64.urlsafe_b64decode(token.encode()))
         if fingerprint == _fingerprint(request) and isinstance(position, str):
             return position
-    except (binascii.Error, ValueError, TypeError):
+    except (binascii.Error, ValueError, TypeError, RecursionError):
         pass
     raise InvalidFields(
         [FieldViolation("page_token", "is not of this request: begin again without it")]

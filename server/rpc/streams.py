@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["answer_in_order"]
 
@@ -19,27 +19,27 @@ async def answer_in_order(
     messages: AsyncIterator[Message], handle: Callable[[Message], Awaitable[Answer]]
 ) -> AsyncIterator[Answer]:
     """Answer each message as ``handle`` does, in the order of the messages."""
-    running: asyncio.Queue[asyncio.Future[Answer] | None] = asyncio.Queue(WIDTH)
+    running: asyncio.Queue[asyncio.Future[Answer] | None] = asyncio.Queue()
+    room = asyncio.Semaphore(WIDTH)
 
     async def read() -> None:
         async for message in messages:
-            await running.put(asyncio.ensure_future(handle(message)))
-        await running.put(None)
+            await room.acquire()
+            running.put_nowait(asyncio.ensure_future(handle(message)))
 
     reader = asyncio.create_task(read())
+    reader.add_done_callback(lambda _: running.put_nowait(None))
     try:
-        while True:
-            following = asyncio.ensure_future(running.get())
-            await asyncio.wait({following, reader}, return_when=asyncio.FIRST_COMPLETED)
-            if not following.done() and reader.done() and reader.exception():
-                following.cancel()
-                reader.result()
-            answer = await following
-            if answer is None:
-                return
+        while (answer := await running.get()) is not None:
             yield await answer
+            room.release()
+        await reader
     finally:
-        reader.cancel()
+        left: list[asyncio.Future[Any]] = [reader]
         while not running.empty():
-            if (left := running.get_nowait()) is not None:
-                left.cancel()
+            if (unanswered := running.get_nowait()) is not None:
+                left.append(unanswered)
+        for work in left:
+            work.cancel()
+        # Nothing outlives the stream, and no failure nobody asks for any more is left unseen.
+        await asyncio.gather(*left, return_exceptions=True)

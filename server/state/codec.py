@@ -37,12 +37,16 @@ def decode_traces(data: bytes) -> TraceTable:
     Raises:
         ValueError: the bytes are of another version, or damaged.
     """
+    if len(data) < _HEADER.size:
+        raise ValueError(f"{len(data)} bytes are no traces")
     version, n, name_bytes = _HEADER.unpack_from(data)
     if version != VERSION:
         raise ValueError(f"traces of version {version}, this code reads {VERSION}")
     at = _HEADER.size
     names = data[at : at + name_bytes].decode()
     rows = tuple(names.split("\0")) if n else ()
+    if len(rows) != n:
+        raise ValueError(f"{len(rows)} names for {n} rows of traces")
     at += name_bytes
     flag_bytes = (n + 7) // 8
     flags = np.frombuffer(data, np.uint8, flag_bytes, at)
@@ -50,5 +54,5 @@ def decode_traces(data: bytes) -> TraceTable:
     numbers = np.frombuffer(data, "<f8", offset=at + flag_bytes)
     times, opened, closed_rows = np.split(numbers, [4 * n, (4 + BANK_SIZE) * n])
     closed = np.zeros((n, BANK_SIZE))
-    closed[has_closed] = closed_rows.reshape(-1, BANK_SIZE)
+    closed[has_closed] = closed_rows.reshape(has_closed.sum(), BANK_SIZE)
     return TraceTable.of(rows, opened.reshape(n, BANK_SIZE), closed, times.reshape(n, 4))

@@ -43,9 +43,8 @@ class TritonPythonModel:
         try:
             self.module = torch.jit.load(path, map_location=self.device).eval()
         except (RuntimeError, ValueError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise pb_utils.TritonModelException(
-                f"{path} is not a TorchScript module that can be loaded: {reason}"
+                f"{path} is not a TorchScript module that can be loaded: {_lines(error)[0]}"
             ) from error
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -96,14 +95,11 @@ class TritonPythonModel:
         try:
             outputs = self._forward([torch.cat(parts) for parts in zip(*batch, strict=True)])
             pieces = [output.split(rows) for output in outputs]
-        except (
-            Exception
-        ) as error:  # a module may raise anything, and torch.jit.Error is no RuntimeError
+        except Exception as error:  # a module may raise anything at all
             if len(batch) > 1:
                 return [answer for tensors in batch for answer in self._answer([tensors])]
-            # TorchScript appends its whole interpreter stack; the cause is on the last line.
-            reason = str(error).strip().splitlines()[-1]
-            return [_failure(f"forward failed: {reason}")]
+            # TorchScript puts its whole interpreter stack before the cause.
+            return [_failure(f"forward failed: {_lines(error)[-1]}")]
         return [_success(self.outputs, parts) for parts in zip(*pieces, strict=True)]
 
     def _forward(self, inputs: Sequence[torch.Tensor]) -> Outputs:
@@ -123,6 +119,10 @@ class TritonPythonModel:
 def _in_forward_order(tensors: Sequence[dict[str, Any]]) -> list[str]:
     """Tensor names ordered by the index libtorch reads from their ending, `__<index>`."""
     return sorted((tensor["name"] for tensor in tensors), key=lambda n: int(n.rpartition("__")[2]))
+
+
+def _lines(error: Exception) -> list[str]:
+    return str(error).strip().splitlines() or [type(error).__name__]
 
 
 def _success(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> Any:

@@ -34,7 +34,7 @@ def reporter() -> Reporter:
 
 @pytest.fixture(scope="session")
 def simulation() -> Simulation:
-    return simulate(SimulationConfig(users=40, items=120, days=150))
+    return simulate(SimulationConfig(users=40, items=480, days=150))
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def test_what_is_exported_answers_alike(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_refused() -> None:
-    with pytest.raises(ExportError, match="differ by"):
+    with pytest.raises(ExportError, match="output 1 differs by"):
         parity(Scaled(1.0), Scaled(1.1), X)
 
 

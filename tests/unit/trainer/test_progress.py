@@ -27,7 +27,9 @@ def test_plain_lines_keep_coming_while_a_step_is_long(monkeypatch: pytest.Monkey
 
 def test_a_terminal_gets_a_bar() -> None:
     shown = StringIO()
-    with Reporter(Console(file=shown, force_terminal=True)).stage("model", 2) as stage:
+    with Reporter(Console(file=shown, force_terminal=True, highlight=False)).stage(
+        "model", 2
+    ) as stage:
         stage.advance(2, users=12_000)
     assert "━" in shown.getvalue()
     assert "users 12,000" in shown.getvalue()

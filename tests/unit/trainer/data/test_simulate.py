@@ -20,7 +20,7 @@ from trainer.data.simulate import (
     simulate,
 )
 
-CONFIG = SimulationConfig(users=40, items=120, days=150)
+CONFIG = SimulationConfig(users=40, items=480, days=150)
 
 
 def test_the_same_seed_writes_the_same_bytes(simulation: Simulation, tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_the_same_seed_writes_the_same_bytes(simulation: Simulation, tmp_path: P
 
 
 def test_another_seed_gives_another_log(simulation: Simulation) -> None:
-    other = simulate(SimulationConfig(users=40, items=120, days=150, seed=8))
+    other = simulate(SimulationConfig(users=40, items=480, days=150, seed=8))
     assert len(other.log) != len(simulation.log) or (other.log.items != simulation.log.items).any()
 
 
