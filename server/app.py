@@ -253,6 +253,9 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
 
         async def drain() -> None:
             await healthy.enter_graceful_shutdown()
+            # gRPC cancels whatever arrives after it was told to stop, and whatever waits unread at
+            # that moment; only a client that left before loses nothing.
+            await asyncio.sleep(settings.lame_duck_s)
             await server.stop(settings.drain_s)
             await parts.releases.drain()
 
@@ -283,5 +286,5 @@ async def run(settings: Settings, started: Callable[[Gateway], None]) -> None:
         log.info("serving", address=serving.address, release=serving.release.release)
         started(serving)
         await stop.wait()
-        log.info("draining", at_most_s=settings.drain_s)
+        log.info("draining", at_most_s=settings.lame_duck_s + settings.drain_s)
     log.info("stopped")

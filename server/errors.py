@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 DOMAIN = "ebbing"
+NAMED_VIOLATIONS = 10
+"""Violations that a status names; it travels in trailers, which hold a few kilobytes."""
 
 
 class FieldViolation(NamedTuple):
@@ -64,8 +66,10 @@ class InvalidFields(EbbingError):
 
     def __init__(self, violations: Iterable[FieldViolation]) -> None:
         found = tuple(violations)
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in found))
-        self.violations = found
+        named, more = found[:NAMED_VIOLATIONS], len(found) - NAMED_VIOLATIONS
+        lines = [f"{v.field}: {v.description}" for v in named]
+        super().__init__("; ".join([*lines, f"and {more} more"] if more > 0 else lines))
+        self.violations = named
 
 
 class EventIdReused(EbbingError):

@@ -33,7 +33,8 @@ class EventResult(NamedTuple):
 
 class _Group(NamedTuple):
     interactions: Sequence[Interaction]
-    done: asyncio.Future[list[WriteOutcome]]
+    unknown_items: Sequence[bool]
+    done: asyncio.Future[list[EventResult]]
 
 
 class Ingest:
@@ -89,15 +90,12 @@ class Ingest:
             item = known.get(key)
             unknown.append(bool(key) and item is None)
             interactions.append(self._resolve(event, key, item.interests if item else ()))
-        done: asyncio.Future[list[WriteOutcome]] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[list[EventResult]] = asyncio.get_running_loop().create_future()
         self._pending += len(events)
-        self._waiting.append(_Group(interactions, done))
+        self._waiting.append(_Group(interactions, unknown, done))
         self._arrived.set()
         # A caller that goes away does not stop its group: others may be in it.
-        outcomes = await asyncio.shield(done)
-        results = [EventResult(o, u) for o, u in zip(outcomes, unknown, strict=True)]
-        self._count(events, results)
-        return results
+        return await asyncio.shield(done)
 
     async def run(self) -> None:
         """Commit groups until cancelled; what was taken before is committed first."""
@@ -141,12 +139,13 @@ class Ingest:
         finally:
             self._pending -= size
         self._metrics.commit_events.observe(size)
-        start = 0
+        following = iter(outcomes)
         for group in groups:
-            end = start + len(group.interactions)
+            # Counted here: the event is taken even where its caller is gone meanwhile.
+            results = [EventResult(next(following), unknown) for unknown in group.unknown_items]
+            self._count(group.interactions, results)
             if not group.done.cancelled():
-                group.done.set_result(outcomes[start:end])
-            start = end
+                group.done.set_result(results)
 
     def _resolve(
         self, event: user_event_pb2.UserEvent, key: int, item_interests: Interests
@@ -163,11 +162,9 @@ class Ingest:
             body=event.SerializeToString(deterministic=True),
         )
 
-    def _count(
-        self, events: Sequence[user_event_pb2.UserEvent], results: Sequence[EventResult]
-    ) -> None:
-        for event, result in zip(events, results, strict=True):
-            kind = EventType(event.event_type).name.lower()
+    def _count(self, interactions: Sequence[Interaction], results: Sequence[EventResult]) -> None:
+        for one, result in zip(interactions, results, strict=True):
+            kind = EventType(one.event_type).name.lower()
             self._metrics.user_events.labels(kind, result.outcome.value).inc()
             if result.unknown_item and result.outcome is WriteOutcome.ACCEPTED:
                 self._metrics.unknown_items.inc()

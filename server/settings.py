@@ -48,8 +48,11 @@ class Settings(BaseSettings):
     """Largest message taken, bytes."""
     default_deadline_s: float = Field(5.0, gt=0, le=300)
     """Deadline of a call that brings none, seconds."""
+    lame_duck_s: float = Field(1.0, ge=0, le=60)
+    """How long after SIGTERM new calls are still answered, seconds. Health says NOT_SERVING all the
+    while, so that clients and load balancers turn to other gateways before this one refuses."""
     drain_s: float = Field(10.0, ge=0, le=600)
-    """How long running calls may take to end after SIGTERM, seconds."""
+    """How long running calls may take to end once new ones are refused, seconds."""
 
     max_pending_events: int = Field(20_000, ge=1000, le=1_000_000)
     """Events that may wait for their commit; beyond, writes are refused for the moment."""

@@ -1,10 +1,16 @@
-"""How much hypothesis tries: HYPOTHESIS_PROFILE is ``default``, ``ci`` or ``nightly``."""
+"""What all tests share: real processes, and how much hypothesis tries.
+
+HYPOTHESIS_PROFILE is ``default``, ``ci`` or ``nightly``.
+"""
 
 from __future__ import annotations
 
 import os
 
 from hypothesis import HealthCheck, settings
+
+# Real processes that tests of several folders share: one Triton, one release, one gateway a run.
+pytest_plugins = ("tests.harness.triton", "tests.harness.release", "tests.harness.gateway")
 
 # Wall time says nothing about a property on a busy machine, hence no deadline.
 settings.register_profile("default", max_examples=100, deadline=None)

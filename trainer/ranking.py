@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field
 
@@ -27,7 +28,7 @@ class RankingConfig:
     examples: ReplayConfig = field(default_factory=ReplayConfig)
     """What it learns from."""
     epochs: int = 10
-    """Passes over the examples."""
+    """Passes over the examples; the model of the one that validates best is kept."""
     batch: int = 32
     """Examples in a batch."""
     learning_rate: float = 1e-3
@@ -92,6 +93,7 @@ def _train(
     bce = nn.BCEWithLogitsLoss()
     curves: list[EpochFigures] = []
     metrics: dict[str, float] = {}
+    best: dict[str, Tensor] = {}
     with reporter.stage("ranking model", config.epochs * len(fitted), "examples") as stage:
         for epoch in range(config.epochs):
             total = 0.0
@@ -108,10 +110,13 @@ def _train(
                 optimizer.step()
                 total += value * len(chosen)
                 stage.advance(len(chosen), epoch=epoch + 1, loss=value)
-            metrics = _validate(model, held)
+            figures = _validate(model, held)
             curves.append(
-                EpochFigures(epoch + 1, total / len(fitted), metrics["loss"], metrics["accuracy"])
+                EpochFigures(epoch + 1, total / len(fitted), figures["loss"], figures["accuracy"])
             )
+            if not metrics or figures["loss"] < metrics["loss"]:
+                metrics, best = figures, copy.deepcopy(model.state_dict())
+    model.load_state_dict(best)
     return RankingResult(model.eval(), tuple(curves), metrics)
 
 

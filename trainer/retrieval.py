@@ -30,7 +30,7 @@ class RetrievalConfig:
 
     model: SequenceConfig = field(default_factory=SequenceConfig)
     """Its shape."""
-    epochs: int = 30
+    epochs: int = 15
     """Passes over the log."""
     batch_positions: int = 2048
     """Events in a batch, padding included."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 import time
 import uuid
@@ -53,7 +54,19 @@ class ClientBase:
         return Attempts(options, self._budget, deadline_s, sources.monotonic, sources.random)
 
 
+# A gateway that is about to stop says so through its health before it refuses calls, and only
+# round robin watches health: with several gateways behind the target, none of its calls is lost.
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": ""},
+}
+
+
 def channel_options() -> Sequence[tuple[str, Any]]:
     """Options of the channel."""
-    # gRPC waits a second before it dials again; a gateway that restarts is back sooner.
-    return [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 5000)]
+    return [
+        # gRPC waits a second before it dials again; a gateway that restarts is back sooner.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 5000),
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ]

@@ -1,6 +1,6 @@
 """Choosing whose story to tell: a user with an interest that faded while another overtook it.
 
-By counting over the log alone, so that the gateway's answers are put to the test by it.
+By counting over the log alone: what the gateway says of these users is put to the test by it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ebbing.cli import CommandError
 from ebbing.demo.log import Log
 from ebbing.events import DEFAULT_EVENT_WEIGHTS
 
-__all__ = ["Protagonist", "choose_protagonist"]
+__all__ = ["Protagonist", "choose_protagonists"]
 
 DAY_S = 86400.0
 HALF_LIFE_S = 30 * DAY_S
@@ -23,6 +23,8 @@ FEWEST_DAYS = 3
 """Days on which an interest was engaged, for it to have been one."""
 QUIET_GAPS = 4.0
 """Silence of a faded interest at least, in its own usual gaps."""
+MOST_STORIES = 40
+"""Users chosen at most."""
 QUIET_S = 14 * DAY_S
 """Silence of a faded interest at least, seconds."""
 
@@ -46,8 +48,8 @@ class Protagonist:
     """Events of the other one since the faded one fell silent."""
 
 
-def choose_protagonist(log: Log, user_id: str | None = None) -> Protagonist:
-    """The clearest story of a log, or of one user of it.
+def choose_protagonists(log: Log, user_id: str | None = None) -> list[Protagonist]:
+    """The users with the clearest stories of a log, clearest first; or just one user.
 
     Clearest is where the smaller of two leads is largest: that of the faded interest at its height,
     and that of the other one at the end.
@@ -60,20 +62,23 @@ def choose_protagonist(log: Log, user_id: str | None = None) -> Protagonist:
         if DEFAULT_EVENT_WEIGHTS[event.event_type] and user_id in (None, event.user_id):
             for path in log.interests.get(event.item_id, ()):
                 times[event.user_id][path].append(event.time)
-    stories = (
-        story
-        for user, interests in sorted(times.items())
-        for story in _stories(user, {path: sorted(ones) for path, ones in interests.items()})
-    )
-    best = max(stories, key=lambda story: story[0], default=None)
-    if best is None:
+    clearest = []
+    for user, interests in sorted(times.items()):
+        stories = _stories(user, {path: sorted(ones) for path, ones in interests.items()})
+        if best := max(stories, key=_clarity, default=None):
+            clearest.append(best)
+    if not clearest:
         raise CommandError(
             "no user of this log has an interest that faded while another one rose: "
             "the story needs a longer log whose items have interests"
             if user_id is None
             else f"{user_id} has no interest that faded while another one rose: try another --seed"
         )
-    return best[1]
+    return [who for _, who in sorted(clearest, key=_clarity, reverse=True)[:MOST_STORIES]]
+
+
+def _clarity(story: tuple[float, Protagonist]) -> float:
+    return story[0]
 
 
 def _stories(user: str, times: dict[str, list[float]]) -> Iterator[tuple[float, Protagonist]]:

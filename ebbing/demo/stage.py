@@ -13,9 +13,9 @@ from ebbing.client import Client
 from ebbing.demo.log import Log, read_log
 from ebbing.demo.narrator import Narrator
 from ebbing.demo.processes import Children, choose_ports, run, run_for_output
-from ebbing.demo.protagonist import Protagonist, choose_protagonist
+from ebbing.demo.protagonist import Protagonist, choose_protagonists
 from ebbing.demo.replay import write_catalogue, write_log
-from ebbing.demo.story import tell
+from ebbing.demo.story import shown_by_the_answers, tell
 from ebbing.demo.tables import date, plain
 
 __all__ = ["Stage"]
@@ -68,7 +68,7 @@ class Stage:
         )
         self._work.mkdir(parents=True, exist_ok=True)
         folder = data or self._generate()
-        log, who = self._choose(folder, None if data else GENERATED_PROTAGONIST)
+        log, candidates = self._choose(folder, None if data else GENERATED_PROTAGONIST)
         self._train(folder, OWN_BUDGET_S if data else GENERATED_BUDGET_S)
         release = self._publish()
         with Children() as children:
@@ -76,7 +76,8 @@ class Stage:
             target = f"127.0.0.1:{port}"
             with Client(target) as client:
                 self._bring(client, target, log)
-                self._first_recommendation(client, who)
+                self._first_recommendation(client, candidates[0])
+                who = self._cast(client, candidates)
                 tell(client, who, self._narrator)
             self._point_out(target, metrics_port, release, who)
             if stay:
@@ -92,20 +93,20 @@ class Stage:
         self._narrator.say(plain(said.strip()))
         return folder
 
-    def _choose(self, folder: Path, user_id: str | None) -> tuple[Log, Protagonist]:
+    def _choose(self, folder: Path, user_id: str | None) -> tuple[Log, list[Protagonist]]:
         narrator = self._narrator
         narrator.step(f"Looking for a story in {folder}")
         with narrator.task("reading"):
             log = read_log(folder)
-            who = choose_protagonist(log, user_id)
+            candidates = choose_protagonists(log, user_id)
         narrator.say(f"{len(log.events):,} events on {len(log.interests):,} items.")
         narrator.say(
-            plain(
-                f"It will be about {who.user_id}: {who.faded_events} events of {who.faded}, then "
-                f"none, and {who.risen_events} of {who.risen} since."
-            )
+            f"Counting finds users with an interest that faded while another one rose; "
+            f"the clearest {len(candidates)} will be looked at."
+            if user_id is None
+            else f"It will be about {user_id}, one of the users."
         )
-        return log, who
+        return log, candidates
 
     def _train(self, folder: Path, budget_s: int) -> None:
         self._narrator.step("Training the retrieval and ranking models, and fitting forgetting")
@@ -173,11 +174,7 @@ class Stage:
         with narrator.task("writing items"):
             items = write_catalogue(client, log)
         with narrator.task("writing events", len(log.events), "events") as task:
-
-            def advance(count: int) -> None:
-                task.done += count
-
-            answers = write_log(target, log, advance)
+            answers = write_log(target, log, task.advance)
             rate, seconds = task.rate, task.seconds
         accepted = sum(answer.accepted_count for answer in answers)
         narrator.say(
@@ -203,6 +200,20 @@ class Stage:
             f"[bold]First recommendation after {self._narrator.elapsed:.1f} s[/]: "
             f"{plain(best)} for {plain(who.user_id)}."
         )
+
+    def _cast(self, client: Client, candidates: list[Protagonist]) -> Protagonist:
+        narrator = self._narrator
+        narrator.step("Asking the gateway about the interests that counting says have faded")
+        with narrator.task("asking", len(candidates), "users") as task:
+            shown = shown_by_the_answers(client, candidates, task.advance)
+        who = shown[0]
+        if len(candidates) > 1:
+            narrator.say(f"Its answers show the same for {len(shown)} of {len(candidates)} users.")
+        narrator.say(
+            f"The story is about {plain(who.user_id)}: {who.faded_events} events of "
+            f"{plain(who.faded)}, then none, and {who.risen_events} of {plain(who.risen)} since."
+        )
+        return who
 
     def _point_out(self, target: str, metrics_port: int, release: int, who: Protagonist) -> None:
         narrator = self._narrator

@@ -7,6 +7,7 @@ says happened, it ends in an error.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 from ebbing.cli import CommandError
 from ebbing.client import Client, user_event
@@ -21,7 +22,7 @@ from ebbing.v1.interest_pb2 import (
 from ebbing.v1.interest_service_pb2 import GetInterestProfileResponse
 from ebbing.v1.recommendation_service_pb2 import Slate
 
-__all__ = ["closing_sentence", "tell"]
+__all__ = ["closing_sentence", "shown_by_the_answers", "tell"]
 
 DAY_S = 86400.0
 MINUTE_S = 60.0
@@ -47,6 +48,29 @@ def tell(client: Client, who: Protagonist, narrator: Narrator) -> None:
     story.nothing_happens(now)
     narrator.step("What the answers have shown")
     narrator.say(f"[bold green]{plain(closing_sentence(who, early, late))}[/]")
+
+
+def shown_by_the_answers(
+    client: Client, candidates: Sequence[Protagonist], advance: Callable[[int], None]
+) -> list[Protagonist]:
+    """Those of whom the gateway says what counting says; ``advance`` is told of each one asked.
+
+    Raises:
+        CommandError: of none; says what is missing for the first.
+        EbbingError: the gateway refused a call.
+    """
+    shown, refused = [], []
+    for who in candidates:
+        early, late = (_all_interests(client, who.user_id, at) for at in (who.peak, who.end))
+        try:
+            closing_sentence(who, early, late)
+            shown.append(who)
+        except CommandError as error:
+            refused.append(error)
+        advance(1)
+    if not shown:
+        raise refused[0]
+    return shown
 
 
 def closing_sentence(
@@ -77,10 +101,11 @@ def closing_sentence(
             f"({faded}, now {state_name(after.state)}; {who.risen}: {risen})"
         )
     place = [one.interest for one in early.interests].index(who.faded) + 1
-    rank = "the strongest" if place == 1 else f"number {place}"
+    many = len(early.interests)
+    rank = "the strongest interest" if place == 1 else f"number {place} of the {many} interests"
     return (
-        f"{who.faded} was {rank} of the {len(early.interests)} interests of {who.user_id} on "
-        f"{date(who.peak)}. By {date(who.end)} it is {state_name(after.state)} ({faded}), "
+        f"{who.faded} was {rank} of {who.user_id} on {date(who.peak)}. "
+        f"By {date(who.end)} it is {state_name(after.state)} ({faded}), "
         f"overtaken by {who.risen} ({risen})."
     )
 
@@ -90,6 +115,10 @@ def _course(before: UserInterest, after: UserInterest) -> str:
         f"retention {before.retention:.2f} → {after.retention:.2f}, "
         f"short-term interest {before.short_term:.2f} → {after.short_term:.2f}"
     )
+
+
+def _all_interests(client: Client, user_id: str, at: float) -> GetInterestProfileResponse:
+    return client.interest_profile(user_id, at, page_size=1000)
 
 
 def _find(profile: GetInterestProfileResponse, interest: str) -> UserInterest:
@@ -106,7 +135,7 @@ class _Story:
 
     def _profile(self, at: float, title: str) -> GetInterestProfileResponse:
         who = self._who
-        profile = self._client.interest_profile(who.user_id, at, page_size=1000)
+        profile = _all_interests(self._client, who.user_id, at)
         named = (who.faded, who.risen)
         self._narrator.show(
             profile_table(f"{title}, {date(at)}", profile, named, rows=INTEREST_ROWS)
@@ -149,7 +178,7 @@ class _Story:
         """The user opens the first items of the slate; the next answers must know."""
         client, who, narrator = self._client, self._who, self._narrator
         moment = who.end + OPENED * MINUTE_S
-        before, was = self._slate(moment), client.interest_profile(who.user_id, moment)
+        before, was = self._slate(moment), _all_interests(client, who.user_id, moment)
         if not before.items:
             raise CommandError(f"the slate of {who.user_id} is empty; there is nothing to open")
         opened = [item.item_id for item in before.items[:OPENED]]
@@ -178,7 +207,7 @@ class _Story:
             f"{len(new)} of its {len(has)} items are new, "
             f"{len(set(opened) & set(has)) or 'none'} of the opened is offered again."
         )
-        now = client.interest_profile(who.user_id, moment)
+        now = _all_interests(client, who.user_id, moment)
         most = max(now.interests, key=lambda one: one.strength - _find(was, one.interest).strength)
         narrator.say(
             f"So does the profile: {plain(most.interest)}, "
@@ -190,12 +219,11 @@ class _Story:
         """Forgetting goes on by itself."""
         who, narrator = self._who, self._narrator
         for days in WAITS_DAYS:
-            moment = who.end + days * DAY_S
             narrator.step(f"{days} days after the log's end, and nothing has happened since")
-            self._profile(moment, f"Interests of {who.user_id}")
+            self._profile(who.end + days * DAY_S, f"Interests of {who.user_id}")
         narrator.say("No event came and no job ran: an answer is computed for its moment.")
-        later = self._slate(moment)
+        last = who.end + WAITS_DAYS[-1] * DAY_S
         self._compare(
             (f"Slate after those events, {date(who.end)}", now),
-            (f"Slate of {date(moment)}", later),
+            (f"Slate of {date(last)}", self._slate(last)),
         )

@@ -167,6 +167,8 @@ class StateThresholds:
 
     fading: float = 0.5
     """Below this freshness an interest fades."""
+    fading_gaps: float = 4.0
+    """Quiet for more than this many of its own usual gaps, an established interest fades too."""
     forgotten: float = 0.25
     """Below this freshness an interest is forgotten."""
     resting_gaps: float = 1.5
@@ -235,8 +237,9 @@ def assess(
     was_forgotten = earlier & (before < limits.forgotten) & ~rested
 
     gap = _gaps(count, first, last, default)
-    quiet = freshness < limits.fading
     established = count >= limits.established
+    overdue = established & (at - last > limits.fading_gaps * gap)
+    quiet = (freshness < limits.fading) | overdue
     resting = established & (at - last <= limits.resting_gaps * gap)
     states = np.select(
         [quiet & resting, freshness < limits.forgotten, quiet, was_forgotten, ~established],
@@ -257,12 +260,14 @@ def reason_text(assessed: Retention, i: int, thresholds: StateThresholds) -> str
     words = [
         f"last {_days(assessed.recency_s[i])} ago",
         f"usual gap {_days(assessed.gap_s[i])}",
-        f"{assessed.freshness[i]:.0%} of the retention it has right after an event"
-        f" (fades below {thresholds.fading:.0%}, forgotten below {thresholds.forgotten:.0%})",
+        f"freshness {assessed.freshness[i]:.0%} (fades below {thresholds.fading:.0%},"
+        f" forgotten below {thresholds.forgotten:.0%})",
     ]
     state = InterestState(int(assessed.states[i]))
     if state is InterestState.RESTING:
         words.append(f"within {thresholds.resting_gaps:g} of its own gaps")
+    elif state is InterestState.FADING and assessed.freshness[i] >= thresholds.fading:
+        words.append(f"quiet for more than {thresholds.fading_gaps:g} of its own gaps")
     elif state is InterestState.REVIVED:
         words.append("came back after having been forgotten")
     elif state is InterestState.NEW:

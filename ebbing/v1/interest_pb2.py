@@ -26,17 +26,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65\x62\x62ing/v1/interest.proto\x12\tebbing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x03\n\x0cUserInterest\x12\x10\n\x08interest\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.ebbing.v1.InterestState\x12\x11\n\tretention\x18\x03 \x01(\x01\x12\x18\n\x10\x66orgetting_score\x18\x04 \x01(\x01\x12,\n\thalf_life\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nshort_term\x18\x06 \x01(\x01\x12\x11\n\tlong_term\x18\x07 \x01(\x01\x12\x10\n\x08strength\x18\x08 \x01(\x01\x12\x19\n\x11previous_strength\x18\t \x01(\x01\x12\x13\n\x0b\x65vent_count\x18\n \x01(\x03\x12\x34\n\x10\x66irst_event_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_event_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06reason\x18\r \x01(\x0b\x32\x16.ebbing.v1.StateReason\"\xc1\x01\n\x0bStateReason\x12*\n\x07recency\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0btypical_gap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tfreshness\x18\x03 \x01(\x01\x12\x18\n\x10\x66\x61\x64ing_threshold\x18\x04 \x01(\x01\x12\x1b\n\x13\x66orgotten_threshold\x18\x05 \x01(\x01\x12\x0c\n\x04text\x18\x06 \x01(\t*\xd3\x01\n\rInterestState\x12\x1e\n\x1aINTEREST_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12INTEREST_STATE_NEW\x10\x01\x12\x19\n\x15INTEREST_STATE_ACTIVE\x10\x02\x12\x19\n\x15INTEREST_STATE_FADING\x10\x03\x12\x1a\n\x16INTEREST_STATE_RESTING\x10\x04\x12\x1c\n\x18INTEREST_STATE_FORGOTTEN\x10\x05\x12\x1a\n\x16INTEREST_STATE_REVIVED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65\x62\x62ing/v1/interest.proto\x12\tebbing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x03\n\x0cUserInterest\x12\x10\n\x08interest\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.ebbing.v1.InterestState\x12\x11\n\tretention\x18\x03 \x01(\x01\x12\x18\n\x10\x66orgetting_score\x18\x04 \x01(\x01\x12,\n\thalf_life\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nshort_term\x18\x06 \x01(\x01\x12\x11\n\tlong_term\x18\x07 \x01(\x01\x12\x10\n\x08strength\x18\x08 \x01(\x01\x12\x19\n\x11previous_strength\x18\t \x01(\x01\x12\x13\n\x0b\x65vent_count\x18\n \x01(\x03\x12\x34\n\x10\x66irst_event_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_event_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06reason\x18\r \x01(\x0b\x32\x16.ebbing.v1.StateReason\"\xec\x01\n\x0bStateReason\x12*\n\x07recency\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0btypical_gap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tfreshness\x18\x03 \x01(\x01\x12\x18\n\x10\x66\x61\x64ing_threshold\x18\x04 \x01(\x01\x12\x1b\n\x13\x66orgotten_threshold\x18\x05 \x01(\x01\x12\x14\n\x0cresting_gaps\x18\x06 \x01(\x01\x12\x13\n\x0b\x66\x61\x64ing_gaps\x18\x07 \x01(\x01\x12\x0c\n\x04text\x18\x08 \x01(\t*\xd3\x01\n\rInterestState\x12\x1e\n\x1aINTEREST_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12INTEREST_STATE_NEW\x10\x01\x12\x19\n\x15INTEREST_STATE_ACTIVE\x10\x02\x12\x19\n\x15INTEREST_STATE_FADING\x10\x03\x12\x1a\n\x16INTEREST_STATE_RESTING\x10\x04\x12\x1c\n\x18INTEREST_STATE_FORGOTTEN\x10\x05\x12\x1a\n\x16INTEREST_STATE_REVIVED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ebbing.v1.interest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INTERESTSTATE']._serialized_start=720
-  _globals['_INTERESTSTATE']._serialized_end=931
+  _globals['_INTERESTSTATE']._serialized_start=763
+  _globals['_INTERESTSTATE']._serialized_end=974
   _globals['_USERINTEREST']._serialized_start=105
   _globals['_USERINTEREST']._serialized_end=521
   _globals['_STATEREASON']._serialized_start=524
-  _globals['_STATEREASON']._serialized_end=717
+  _globals['_STATEREASON']._serialized_end=760
 # @@protoc_insertion_point(module_scope)

@@ -150,6 +150,8 @@ class StateReason(_message.Message):
     FRESHNESS_FIELD_NUMBER: _builtins.int
     FADING_THRESHOLD_FIELD_NUMBER: _builtins.int
     FORGOTTEN_THRESHOLD_FIELD_NUMBER: _builtins.int
+    RESTING_GAPS_FIELD_NUMBER: _builtins.int
+    FADING_GAPS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     freshness: _builtins.float
     """Output only. Retention over what it would be just after an event, from 0 to 1. Zero: gone."""
@@ -157,6 +159,12 @@ class StateReason(_message.Message):
     """Output only. Freshness below which it fades, from 0 to 1. Zero: never."""
     forgotten_threshold: _builtins.float
     """Output only. Freshness below which it is forgotten, from 0 to 1. Zero: never."""
+    resting_gaps: _builtins.float
+    """Output only. Typical gaps of quiet within which it rests instead of fading, no unit. Zero: never."""
+    fading_gaps: _builtins.float
+    """Output only. Typical gaps of quiet after which it fades whatever its freshness, no unit. Zero:
+    at once.
+    """
     text: _builtins.str
     """Output only. The reason in one line of English."""
     @_builtins.property
@@ -175,11 +183,13 @@ class StateReason(_message.Message):
         freshness: _builtins.float = ...,
         fading_threshold: _builtins.float = ...,
         forgotten_threshold: _builtins.float = ...,
+        resting_gaps: _builtins.float = ...,
+        fading_gaps: _builtins.float = ...,
         text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recency", b"recency", "typical_gap", b"typical_gap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fading_threshold", b"fading_threshold", "forgotten_threshold", b"forgotten_threshold", "freshness", b"freshness", "recency", b"recency", "text", b"text", "typical_gap", b"typical_gap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fading_gaps", b"fading_gaps", "fading_threshold", b"fading_threshold", "forgotten_threshold", b"forgotten_threshold", "freshness", b"freshness", "recency", b"recency", "resting_gaps", b"resting_gaps", "text", b"text", "typical_gap", b"typical_gap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

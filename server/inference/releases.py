@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from ebbing.features import CANDIDATE_FEATURES
@@ -16,7 +18,12 @@ from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import Manifest, ManifestError, releases
 from server.errors import ReleaseNotFound
 from server.inference.batcher import BatcherConfig, BatchObserver, MicroBatcher
-from server.inference.errors import InferenceError, InferenceFailed, ModelLoadError
+from server.inference.errors import (
+    InferenceError,
+    InferenceFailed,
+    ModelLoadError,
+    TritonUnavailable,
+)
 from server.inference.triton import ModelContract, TritonClient, check_contract
 
 __all__ = ["CANDIDATE_BUCKETS", "LoadedRelease", "Releases", "Retrieved"]
@@ -25,6 +32,11 @@ CANDIDATE_BUCKETS = (32, 128, 512)
 """Candidates are padded to one of these: TorchScript compiles anew for every shape it meets."""
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 WARM_UP_TIMEOUT_S = 60.0
+PROBE_TIMEOUT_S = 5.0
+RETRY_S = 0.5
+"""Pause between attempts to get the models back from a Triton that lost them."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +61,19 @@ class LoadedRelease:
         batchers: dict[str, MicroBatcher],
         clock: Callable[[], float],
         timeout_s: float,
+        doubt: Callable[[], None],
     ) -> None:
-        """Set up; ``clock`` is the batchers', ``timeout_s`` bounds one call to Triton."""
+        """Set up; ``clock`` is the batchers', ``timeout_s`` bounds one call to Triton.
+
+        ``doubt`` is told when an answer makes it look as if Triton had lost the models.
+        """
         self.manifest = manifest
         self.release = manifest.release
         self.forgetting = forgetting
         self._batchers = batchers
         self._clock = clock
         self._timeout_s = timeout_s
+        self._doubt = doubt
 
     async def retrieve(self, history: EncodedHistory, budget_s: float) -> Retrieved:
         """The items nearest to a user, within ``budget_s`` seconds.
@@ -102,12 +119,21 @@ class LoadedRelease:
     ) -> dict[str, NDArray[np.generic]]:
         deadline = self._clock() + min(budget_s, self._timeout_s)
         version = self.manifest.models[model].version
-        answer = await self._batchers[model].submit(model, version, inputs, deadline=deadline)
+        try:
+            answer = await self._batchers[model].submit(model, version, inputs, deadline=deadline)
+        except (TritonUnavailable, InferenceFailed):
+            self._doubt()
+            raise
         return dict(answer)
 
 
 class Releases:
-    """The releases this gateway has in service."""
+    """The releases this gateway has in service.
+
+    A Triton that restarts holds no model, and one whose model process died says that it does: as
+    soon as an answer looks like either, the models are probed and, if need be, loaded again in the
+    background. Until then callers get the failures.
+    """
 
     def __init__(
         self,
@@ -125,6 +151,7 @@ class Releases:
         self._timeout_s = timeout_s
         self._loaded: dict[int, LoadedRelease] = {}
         self._live = 0
+        self._restoring: asyncio.Task[None] | None = None
 
     async def serve(self, release: int) -> LoadedRelease:
         """Verify, load and warm up a release (0: the newest) and make it the live one.
@@ -143,12 +170,14 @@ class Releases:
                 f"release {number} has models {sorted(manifest.models)}, this gateway serves"
                 f" {sorted(MODEL_TENSORS)}: train and publish with this version"
             )
-        batchers = {}
-        for name, model in manifest.models.items():
-            contract = check_contract(self.repository, name, *MODEL_TENSORS[name])
-            await self._triton.load(name, [model.version], self.repository)
-            await self._warm_up(name, model.version, contract)
-            batchers[name] = MicroBatcher(
+        contracts = {
+            name: check_contract(self.repository, name, *MODEL_TENSORS[name])
+            for name in manifest.models
+        }
+        for name, contract in contracts.items():
+            await self._load(name, manifest.models[name].version, contract)
+        batchers = {
+            name: MicroBatcher(
                 self._triton.infer,
                 clock=self._clock,
                 config=BatcherConfig(
@@ -158,7 +187,11 @@ class Releases:
                 ),
                 observer=self._observer,
             )
-        loaded = LoadedRelease(manifest, forgetting, batchers, self._clock, self._timeout_s)
+            for name, contract in contracts.items()
+        }
+        loaded = LoadedRelease(
+            manifest, forgetting, batchers, self._clock, self._timeout_s, self._doubt
+        )
         self._loaded[number] = loaded
         self._live = number
         return loaded
@@ -180,7 +213,61 @@ class Releases:
 
     async def drain(self) -> None:
         """Refuse new questions; return when the running ones are answered."""
+        if self._restoring is not None:
+            self._restoring.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._restoring
         await asyncio.gather(*(loaded.drain() for loaded in self._loaded.values()))
+
+    def _doubt(self) -> None:
+        """See to it that the models are there; one such task at a time."""
+        if self._restoring is None or self._restoring.done():
+            self._restoring = asyncio.create_task(self._restore())
+
+    async def _restore(self) -> None:
+        """Return once every model of every release answers again, however long that takes."""
+        told = False
+        while True:
+            try:
+                restored = [await self._revive(r.manifest) for r in self._loaded.values()]
+            except (InferenceError, ManifestError) as error:
+                if not told:
+                    detail = error.detail if isinstance(error, InferenceError) else ""
+                    log.warning("models lost", error=str(error), detail=detail)
+                    told = True
+                await asyncio.sleep(RETRY_S)
+            else:
+                if any(restored):
+                    log.info("models restored")
+                return
+
+    async def _revive(self, manifest: Manifest) -> bool:
+        """Have the models of a release answer; True if one had to be loaded for it.
+
+        Raises:
+            InferenceError, ManifestError: it cannot be done now.
+        """
+        revived = False
+        for name, model in manifest.models.items():
+            contract = check_contract(self.repository, name, *MODEL_TENSORS[name])
+            blank = _blank_inputs(name, 1, CANDIDATE_BUCKETS[0])
+            try:
+                await self._ask_instances(name, model.version, contract, blank, PROBE_TIMEOUT_S)
+                continue
+            except InferenceFailed:
+                # The process behind an instance is gone; only unloading makes Triton notice.
+                await self._triton.unload(name)
+            except TritonUnavailable:
+                if not await self._triton.server_ready():
+                    raise
+            manifest.verify(self.repository)
+            await self._load(name, model.version, contract)
+            revived = True
+        return revived
+
+    async def _load(self, name: str, version: int, contract: ModelContract) -> None:
+        await self._triton.load(name, [version], self.repository)
+        await self._warm_up(name, version, contract)
 
     async def _warm_up(self, name: str, version: int, contract: ModelContract) -> None:
         """Show each shape of the traffic twice: TorchScript profiles first, then compiles."""
@@ -191,17 +278,29 @@ class Releases:
                 for size in rows:
                     inputs = _blank_inputs(name, size, count)
                     for _ in range(2):
-                        calls = [
-                            self._triton.infer(name, version, inputs, WARM_UP_TIMEOUT_S)
-                            for _ in range(contract.instances)
-                        ]
-                        await asyncio.gather(*calls)
+                        await self._ask_instances(
+                            name, version, contract, inputs, WARM_UP_TIMEOUT_S
+                        )
         except InferenceError as error:
             raise ModelLoadError(
                 f"{name} version {version} loads but does not answer: look into Triton's log,"
                 " and publish the release again",
                 detail=error.detail or str(error),
             ) from error
+
+    async def _ask_instances(
+        self,
+        name: str,
+        version: int,
+        contract: ModelContract,
+        inputs: dict[str, NDArray[np.generic]],
+        timeout_s: float,
+    ) -> None:
+        """As many calls at a time as there are instances, so that each is likely to get one."""
+        calls = [
+            self._triton.infer(name, version, inputs, timeout_s) for _ in range(contract.instances)
+        ]
+        await asyncio.gather(*calls)
 
 
 def _history_inputs(history: EncodedHistory) -> dict[str, NDArray[np.generic]]:

@@ -66,6 +66,8 @@ def user_interest(profile: Profile, i: int) -> interest_pb2.UserInterest:
             freshness=float(assessed.freshness[i]),
             fading_threshold=thresholds.fading,
             forgotten_threshold=thresholds.forgotten,
+            resting_gaps=thresholds.resting_gaps,
+            fading_gaps=thresholds.fading_gaps,
             text=reason_text(assessed, i, thresholds),
         ),
     )

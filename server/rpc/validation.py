@@ -96,9 +96,9 @@ class Checks:
     def distinct(self, field: str, values: Iterable[str]) -> None:
         """Elements that must each occur once."""
         seen: set[str] = set()
-        for value in values:
+        for i, value in enumerate(values):
             if value in seen:
-                self.found(field, f"has {value!r} twice")
+                self.found(field, f"has an element twice, again at {i}")
                 return
             seen.add(value)
 
@@ -163,13 +163,14 @@ def check_item(checks: Checks, field: str, item: catalog_service_pb2.Item) -> No
     checks.count(f"{field}.attributes", len(item.attributes), MAX_ATTRIBUTES)
     for key, value in item.attributes.items():
         checks.text(f"{field}.attributes", key, ID_BYTES, required=True)
-        checks.text(f"{field}.attributes[{key!r}]", value, TEXT_BYTES)
+        checks.text(f"{field}.attributes[{_shown(key)}]", value, TEXT_BYTES)
     checks.count(f"{field}.content", len(item.content), MAX_MODALITIES)
     for modality, vector in item.content.items():
         checks.text(f"{field}.content", modality, ID_BYTES, required=True)
-        checks.count(f"{field}.content[{modality!r}].values", len(vector.values), MAX_VECTOR, True)
+        values = f"{field}.content[{_shown(modality)}].values"
+        checks.count(values, len(vector.values), MAX_VECTOR, required=True)
         if not all(map(math.isfinite, vector.values)):
-            checks.found(f"{field}.content[{modality!r}].values", "must be finite numbers")
+            checks.found(values, "must be finite numbers")
     for name in ("available_time", "expire_time"):
         if item.HasField(name):
             checks.time(f"{field}.{name}", getattr(item, name))
@@ -199,3 +200,8 @@ def _check_shares(
     for i, share in enumerate(shares):
         checks.path(f"{field}[{i}].interest", share.interest)
         checks.positive(f"{field}[{i}].share", share.share)
+
+
+def _shown(key: str) -> str:
+    """A key as the name of a field shows it; however long it is, it has to fit into a status."""
+    return ascii(key[:ID_BYTES])[:40]

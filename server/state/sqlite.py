@@ -274,15 +274,17 @@ class SqliteStore:
     def _connect(self) -> apsw.Connection:
         db = apsw.Connection(str(self._path))
         db.set_busy_timeout(BUSY_TIMEOUT_MS)
+        self._check(db)  # before the first pragma that writes: the file may be somebody else's
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536"):
             db.execute(f"PRAGMA {pragma}").fetchall()
         return db
 
-    def _prepare(self, max_bytes: int) -> None:
-        db = self._write
+    @staticmethod
+    def _check(db: apsw.Connection) -> None:
+        # First, as another gateway may be making the file: with its tables comes all the rest.
+        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_schema")
         ((application,),) = db.execute("PRAGMA application_id")
         ((version,),) = db.execute("PRAGMA user_version")
-        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_schema")
         if tables and application != APPLICATION_ID:
             raise StoreUnavailable("not a state file of Ebbing: name another file")
         if tables and version != SCHEMA_VERSION:
@@ -290,6 +292,9 @@ class SqliteStore:
                 f"the state is of version {version}, this gateway reads {SCHEMA_VERSION}:"
                 " run the version that wrote it"
             )
+
+    def _prepare(self, max_bytes: int) -> None:
+        db = self._write
         ((page_bytes,),) = db.execute("PRAGMA page_size")
         if max_bytes:
             db.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_bytes)}")

@@ -326,7 +326,7 @@ def running(pid: int) -> bool:
 
 
 def test_no_server_outlives_the_process_that_started_it(tmp_path: Path) -> None:
-    from tests.integration.conftest import free_ports
+    from tests.harness.triton import free_ports
 
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTER, str(tmp_path), str(free_ports(1)[0])],

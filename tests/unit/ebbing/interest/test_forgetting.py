@@ -17,6 +17,7 @@ from ebbing.interest.forgetting import (
     StateThresholds,
     assess,
     half_life,
+    reason_text,
     retention_features,
 )
 from ebbing.interest.trace import HALF_LIVES_S, TraceTable
@@ -69,8 +70,17 @@ def test_a_quiet_life_passes_through_its_states_in_order() -> None:
 
 def test_thresholds_are_arguments() -> None:
     table = life(0, 10, 20, 30)
-    never = StateThresholds(fading=0.0, forgotten=0.0)
+    never = StateThresholds(fading=0.0, forgotten=0.0, fading_gaps=math.inf)
     assert state(table, 700, never) is InterestState.ACTIVE
+
+
+def test_many_gaps_of_quiet_fade_an_interest_whatever_its_freshness() -> None:
+    table = life(0, 10, 20, 30)
+    gaps_alone = StateThresholds(fading=0.0, forgotten=0.0, fading_gaps=4.0)
+    assert state(table, 70, gaps_alone) is InterestState.ACTIVE
+    assert state(table, 70.1, gaps_alone) is InterestState.FADING
+    assessed = assess(table, T + 70.1 * DAY_S, BUILTIN, gaps_alone)
+    assert "more than 4 of its own gaps" in reason_text(assessed, 0, gaps_alone)
 
 
 def test_an_assessment_gives_its_reasons_in_seconds() -> None:

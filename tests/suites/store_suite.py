@@ -1,0 +1,399 @@
+"""What every state store does: a backend inherits ``StoreSuite`` and says how it is opened."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from ebbing.history import item_key
+from ebbing.interest.trace import TraceTable
+from server.errors import ItemKeyCollision
+from server.state.store import (
+    HEAT_HALF_LIFE_S,
+    Interaction,
+    InterestRecord,
+    Interests,
+    ItemRecord,
+    RelationRecord,
+    Store,
+    WriteOutcome,
+)
+
+__all__ = [
+    "DAY_US",
+    "START_US",
+    "OpenStore",
+    "StoreSuite",
+    "assert_same_traces",
+    "deed",
+    "item",
+    "some_log",
+    "traces_of",
+]
+
+OpenStore = Callable[..., Store]
+"""Opens the store under test, the same one each time; ``max_interests`` may be given."""
+
+ACCEPTED, DUPLICATE, ID_REUSED = WriteOutcome
+DAY_US = 86_400_000_000
+START_US = 1_700_000_000_000_000
+"""A Tuesday in November 2023, microseconds since the epoch."""
+FOR_EVER = 2**62
+
+
+def deed(
+    event_id: str,
+    user_id: str = "ann",
+    item_id: str = "",
+    days: float = 0.0,
+    interests: Interests = (("sports", 1.0),),
+    weight: float = 1.0,
+    event_type: int = 1,
+    body: bytes | None = None,
+) -> Interaction:
+    """An interaction so many days after ``START_US``."""
+    return Interaction(
+        event_id=event_id,
+        user_id=user_id,
+        item_key=item_key(item_id) if item_id else 0,
+        event_type=event_type,
+        time_us=START_US + round(days * DAY_US),
+        weight=weight,
+        interests=interests,
+        body=event_id.encode() if body is None else body,
+    )
+
+
+def item(item_id: str, interests: Interests = (("sports", 1.0),), body: bytes = b"") -> ItemRecord:
+    """An item that may be recommended at any time."""
+    return ItemRecord(item_id, item_key(item_id), interests, 0, 0, body)
+
+
+def assert_same_traces(one: TraceTable | None, other: TraceTable | None) -> None:
+    """The same traces to 1e-9, whatever the order in which interests first appeared."""
+    assert one is not None
+    assert other is not None
+    assert set(one.rows) == set(other.rows)
+    order = [other.index[name] for name in one.rows]
+    np.testing.assert_array_equal(one.times, other.times[order])
+    np.testing.assert_allclose(one.open_sums, other.open_sums[order], rtol=1e-9)
+    np.testing.assert_allclose(one.closed_sums, other.closed_sums[order], rtol=1e-9, atol=1e-300)
+
+
+def traces_of(log: Iterable[Interaction]) -> TraceTable:
+    """The definition: the traces of a set of interactions."""
+    return TraceTable.from_events((i.time_s, i.weight, i.interests) for i in log if i.weight)
+
+
+def some_log(seed: int, size: int) -> list[Interaction]:
+    """Interactions of one user over a year, some without a trace, some at one moment."""
+    chance = random.Random(seed)
+    paths = ["sports", "sports/football", "music", "music/jazz", "küche"]
+    return [
+        deed(
+            f"e{i}",
+            item_id=f"i{chance.randrange(9)}",
+            days=chance.choice([chance.uniform(0, 365), 100.0, 101.5]),
+            interests=tuple(
+                (path, chance.uniform(0.1, 3.0))
+                for path in chance.sample(paths, chance.randint(0, 3))
+            ),
+            weight=chance.choice([0.0, 0.5, 1.0, 4.0]),
+        )
+        for i in range(size)
+    ]
+
+
+class StoreSuite:
+    """The behaviour of ``server.state.store.Store``."""
+
+    @pytest.fixture
+    def open_store(self) -> OpenStore:
+        """Given by the backend: opens its store, and gives all it opened back afterwards."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self, open_store: OpenStore) -> Store:
+        return open_store()
+
+    # Events: exactly once.
+
+    def test_an_event_counts_once(self, store: Store) -> None:
+        assert store.append([deed("a")]) == [ACCEPTED]
+        assert store.append([deed("a"), deed("b", days=1), deed("a")]) == [
+            DUPLICATE,
+            ACCEPTED,
+            DUPLICATE,
+        ]
+        assert_same_traces(store.traces("ann"), traces_of([deed("a"), deed("b", days=1)]))
+
+    def test_an_id_with_another_body_is_refused_and_leaves_the_first(self, store: Store) -> None:
+        assert store.append([deed("a", item_id="i")]) == [ACCEPTED]
+        other = deed("a", item_id="j", days=1, interests=(("music", 1.0),), body=b"other")
+        assert store.append([other]) == [ID_REUSED]
+        assert_same_traces(store.traces("ann"), traces_of([deed("a")]))
+        assert [i.body for i in store.interactions("ann", FOR_EVER)] == [b"a"]
+        assert store.popular(10) == [item_key("i")]
+
+    def test_an_id_with_another_body_within_one_append(self, store: Store) -> None:
+        outcomes = store.append([deed("a"), deed("a", body=b"other"), deed("a"), deed("b")])
+        assert outcomes == [ACCEPTED, ID_REUSED, DUPLICATE, ACCEPTED]
+        assert [i.event_id for i in store.interactions("ann", FOR_EVER)] == ["a", "b"]
+
+    def test_an_id_is_one_among_all_users(self, store: Store) -> None:
+        store.append([deed("a")])
+        assert store.append([deed("a", user_id="bob", body=b"bob's")]) == [ID_REUSED]
+        assert store.traces("bob") is None
+
+    def test_appending_nothing(self, store: Store) -> None:
+        assert store.append([]) == []
+
+    def test_a_failure_midway_leaves_nothing(self, store: Store) -> None:
+        store.append([deed("first", item_id="i")])
+        with pytest.raises(ValueError, match="finite"):
+            store.append([deed("good", item_id="j", days=1), deed("bad", weight=float("inf"))])
+        assert_same_traces(store.traces("ann"), traces_of([deed("first")]))
+        assert [i.event_id for i in store.interactions("ann", FOR_EVER)] == ["first"]
+        assert store.popular(10) == [item_key("i")]
+        # Nothing of the failure stays behind: the id is free, and the store goes on.
+        assert store.append([deed("good", days=1)]) == [ACCEPTED]
+
+    # State: a function of the set of events.
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_state_is_that_of_the_log_in_whatever_order(
+        self, open_store: OpenStore, seed: int
+    ) -> None:
+        store, log = open_store(), some_log(seed, 60)
+        shuffled = random.Random(seed).sample(log, len(log))
+        for start in range(0, len(shuffled), 7):
+            store.append(shuffled[start : start + 7])
+        assert_same_traces(store.traces("ann"), traces_of(log))
+        known = list(store.interactions("ann", FOR_EVER))
+        wanted = [i for i in log if i.weight]
+        assert known == sorted(wanted, key=lambda i: (i.time_us, i.event_id))
+
+    def test_an_event_without_weight_is_logged_and_leaves_no_trace(self, store: Store) -> None:
+        shown = deed("a", item_id="i", weight=0.0)
+        assert store.append([shown]) == [ACCEPTED]
+        traces = store.traces("ann")
+        assert traces is not None
+        assert traces.names == ()
+        assert traces.event_count == 0
+        assert store.append([shown]) == [DUPLICATE]
+        assert store.history("ann", FOR_EVER, 10).keys.size == 0
+        assert list(store.interactions("ann", FOR_EVER)) == []
+        assert store.first_engagement_us("ann") is None
+        assert store.popular(10) == []
+
+    def test_users_are_independent(self, store: Store) -> None:
+        ann, bob = deed("a", item_id="i"), deed("b", "bob", "j", 2, (("music", 1.0),))
+        store.append([ann, bob])
+        assert_same_traces(store.traces("ann"), traces_of([ann]))
+        assert_same_traces(store.traces("bob"), traces_of([bob]))
+        assert store.history("ann", FOR_EVER, 10).keys.tolist() == [item_key("i")]
+        assert list(store.interactions("bob", FOR_EVER)) == [bob]
+        assert store.first_engagement_us("bob") == bob.time_us
+
+    def test_an_unknown_user(self, store: Store) -> None:
+        assert store.traces("nobody") is None
+        history = store.history("nobody", FOR_EVER, 10)
+        assert [a.shape for a in history] == [(0,)] * 3
+        assert list(store.interactions("nobody", FOR_EVER)) == []
+        assert store.first_engagement_us("nobody") is None
+
+    def test_the_cap_keeps_the_strongest_long_term_interests(self, open_store: OpenStore) -> None:
+        store = open_store(max_interests=3)
+        often = [deed(f"o{i}", days=i, interests=(("often", 1.0),)) for i in range(20)]
+        # Ten shallow interests, the newer the stronger, each one weaker than what came often.
+        once = [deed(f"x{i}", days=20 + i, interests=((f"once{i}", 1.0),)) for i in range(10)]
+        for one in (*often, *once):
+            store.append([one])
+        traces = store.traces("ann")
+        assert traces is not None
+        assert set(traces.names) == {"often", "once8", "once9"}
+        assert traces.event_count == 30
+        assert len(list(store.interactions("ann", FOR_EVER))) == 30
+
+    # Reading the log.
+
+    def test_history_is_the_newest_by_time_then_id(self, store: Store) -> None:
+        log = [
+            deed("b", item_id="tie-b", days=2, event_type=5),
+            deed("B", item_id="tie-B", days=2),
+            deed("a", item_id="tie-a", days=2),
+            deed("late", item_id="first", days=0),
+            deed("z", item_id="last", days=3),
+            deed("none", days=2.5),
+            deed("shown", item_id="shown", days=2.5, weight=0.0),
+        ]
+        store.append(log)
+
+        def names(until_us: int, limit: int) -> list[str]:
+            known = {i.item_key: i.event_id for i in log}
+            return [known[key] for key in store.history("ann", until_us, limit).keys.tolist()]
+
+        assert names(FOR_EVER, 10) == ["late", "B", "a", "b", "z"]
+        assert names(FOR_EVER, 2) == ["b", "z"]
+        assert names(START_US + 2 * DAY_US, 10) == ["late", "B", "a", "b"]
+        assert names(START_US + 2 * DAY_US - 1, 10) == ["late"]
+        assert names(START_US - 1, 10) == []
+
+    def test_history_has_times_and_types(self, store: Store) -> None:
+        store.append([deed("a", item_id="i", event_type=5), deed("b", item_id="j", days=0.5)])
+        history = store.history("ann", FOR_EVER, 10)
+        assert (history.keys.dtype, history.types.dtype) == (np.dtype("i8"), np.dtype("i4"))
+        assert history.times.tolist() == [1_700_000_000.0, 1_700_043_200.0]
+        assert history.types.tolist() == [5, 1]
+
+    def test_interactions_read_back_whole_up_to_a_moment(self, store: Store) -> None:
+        first = deed("a", item_id="i", interests=(("sports", 0.25), ("küche", 3.0)), weight=2.5)
+        second = deed("b", days=1.0, interests=(), body=b"\x00\xff")
+        store.append([second, first])
+        assert list(store.interactions("ann", FOR_EVER)) == [first, second]
+        assert list(store.interactions("ann", second.time_us - 1)) == [first]
+
+    def test_first_engagement_moves_back_with_a_late_event(self, store: Store) -> None:
+        store.append([deed("b", days=5)])
+        assert store.first_engagement_us("ann") == START_US + 5 * DAY_US
+        store.append([deed("a", days=1), deed("shown", days=0, weight=0.0)])
+        assert store.first_engagement_us("ann") == START_US + DAY_US
+
+    # What is popular.
+
+    def test_popular_weighs_engagements_by_how_recent_they_are(self, store: Store) -> None:
+        half_life_days = HEAT_HALF_LIFE_S / 86400
+        store.append([deed(f"old{i}", item_id="old") for i in range(3)])
+        assert store.append([deed("new", item_id="new", days=2 * half_life_days)]) == [ACCEPTED]
+        # Three events two half-lives ago are worth 0.75 fresh ones.
+        assert store.popular(10) == [item_key("new"), item_key("old")]
+        store.append([deed("old3", item_id="old"), deed("old4", item_id="old")])
+        assert store.popular(10) == [item_key("old"), item_key("new")]
+        assert store.popular(1) == [item_key("old")]
+
+    def test_popular_counts_late_events_by_their_own_time(self, store: Store) -> None:
+        store.append([deed("now", item_id="now", days=300)])
+        store.append([deed(f"late{i}", "bob", "late", weight=100.0) for i in range(9)])
+        assert store.popular(10) == [item_key("now"), item_key("late")]
+
+    def test_popular_does_not_depend_on_the_order_of_events(self, open_store: OpenStore) -> None:
+        heats: dict[str, float] = {}
+        log = [i for i in some_log(11, 80) if i.weight]
+        for one in log:
+            heat = one.weight * 2.0 ** ((one.time_us - START_US) / 1e6 / HEAT_HALF_LIFE_S)
+            heats[one.item_key] = heats.get(one.item_key, 0.0) + heat
+        store = open_store()
+        for start in range(0, len(log), 9):
+            store.append(log[::-1][start : start + 9])
+        assert store.popular(100) == sorted(heats, key=lambda key: -heats[key])
+
+    def test_duplicates_make_nothing_popular(self, store: Store) -> None:
+        store.append([deed("a", item_id="i"), deed("b", item_id="j"), deed("c", item_id="j")])
+        store.append([deed("a", item_id="i")] * 5)
+        assert store.popular(10) == [item_key("j"), item_key("i")]
+
+    # The catalogue.
+
+    def test_items_round_trip(self, store: Store) -> None:
+        full = ItemRecord(
+            "ü/1", item_key("ü/1"), (("a/b", 0.5), ("c", 2.0)), 10, START_US, b"\x00body"
+        )
+        store.write_items([full, item("plain", ())])
+        assert store.items([full.item_key]) == [full]
+        assert store.list_items("", 10) == [item("plain", ()), full]
+        assert store.items([]) == []
+        both = store.items([item_key("plain"), full.item_key, item_key("unknown")])
+        assert {i.item_id for i in both} == {"plain", "ü/1"}
+
+    def test_writing_an_item_again_replaces_it(self, store: Store) -> None:
+        store.write_items([item("i", body=b"old")])
+        store.write_items([item("i", (("music", 1.0),), b"new")])
+        assert store.list_items("", 10) == [item("i", (("music", 1.0),), b"new")]
+
+    def test_deleting_an_item(self, store: Store) -> None:
+        store.write_items([item("i"), item("j")])
+        store.delete_item("i")
+        store.delete_item("never there")
+        assert store.list_items("", 10) == [item("j")]
+        assert store.items([item_key("i")]) == []
+
+    def test_items_are_written_all_or_none(self, store: Store) -> None:
+        store.write_items([item("i", body=b"old")])
+        before = store.catalogue_version()
+        collision = ItemRecord("other", item_key("i"), (), 0, 0, b"")
+        with pytest.raises(ItemKeyCollision):
+            store.write_items([item("new"), item("i", body=b"new"), collision])
+        assert store.list_items("", 10) == [item("i", body=b"old")]
+        assert store.catalogue_version() == before
+
+    def test_the_catalogue_version_changes_with_items_only(self, store: Store) -> None:
+        versions = [store.catalogue_version()]
+        changes: Sequence[Callable[[], object]] = (
+            lambda: store.write_items([item("i")]),
+            lambda: store.write_items([item("i", body=b"new")]),
+            lambda: store.delete_item("i"),
+        )
+        for change in changes:
+            change()
+            versions.append(store.catalogue_version())
+        assert len(set(versions)) == 4
+        store.append([deed("a", item_id="i")])
+        store.write_interests([InterestRecord("sports", b"")])
+        store.write_relations([RelationRecord("ann", "bob", b"")])
+        assert store.catalogue_version() == versions[-1]
+
+    def test_paging_meets_every_item_once(self, store: Store) -> None:
+        store.write_items([item(f"i{n:03}") for n in random.Random(1).sample(range(25), 25)])
+        met, after = [], ""
+        while page := store.list_items(after, 10):
+            met += [i.item_id for i in page]
+            after = page[-1].item_id
+        assert met == [f"i{n:03}" for n in range(25)]
+
+    def test_interests_round_trip_and_page(self, store: Store) -> None:
+        records = [InterestRecord(path, path.encode()) for path in ("a", "a/b", "b", "ü")]
+        store.write_interests(records[::-1])
+        assert store.list_interests("", 10) == records
+        assert store.list_interests("a", 2) == records[1:3]
+        store.write_interests([InterestRecord("a", b"new")])
+        assert store.list_interests("", 1) == [InterestRecord("a", b"new")]
+        assert store.list_interests("ü", 10) == []
+
+    def test_relations_round_trip_and_page(self, store: Store) -> None:
+        anns = [RelationRecord("ann", other, other.encode()) for other in ("bob", "cyd", "dan")]
+        store.write_relations([*anns[::-1], RelationRecord("bob", "ann", b"back")])
+        assert store.list_relations("ann", "", 10) == anns
+        assert store.list_relations("ann", "bob", 1) == anns[1:2]
+        assert store.list_relations("bob", "", 10) == [RelationRecord("bob", "ann", b"back")]
+        store.write_relations([RelationRecord("ann", "bob", b"new")])
+        assert store.list_relations("ann", "", 1) == [RelationRecord("ann", "bob", b"new")]
+        assert store.list_relations("nobody", "", 10) == []
+
+    # What is written stays.
+
+    def test_reopening_gives_the_same(self, open_store: OpenStore) -> None:
+        first, log = open_store(), some_log(5, 40)
+        first.append(log)
+        first.write_items([item("i"), item("j")])
+        first.write_interests([InterestRecord("sports", b"s")])
+        first.write_relations([RelationRecord("ann", "bob", b"r")])
+
+        def known(store: Store) -> Iterator[object]:
+            history = store.history("ann", FOR_EVER, 50)
+            yield [a.tolist() for a in history]
+            yield list(store.interactions("ann", FOR_EVER))
+            yield store.popular(100)
+            yield store.catalogue_version()
+            yield store.list_items("", 10)
+            yield store.list_interests("", 10)
+            yield store.list_relations("ann", "", 10)
+
+        traces, before = first.traces("ann"), list(known(first))
+        first.close()
+        again = open_store()
+        assert list(known(again)) == before
+        assert_same_traces(again.traces("ann"), traces)
+        assert again.append(log) == [DUPLICATE] * len(log)
