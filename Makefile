@@ -6,6 +6,9 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+# Threads of torch that wait by spinning starve whatever else runs on the same cores.
+export OMP_WAIT_POLICY := PASSIVE
+
 VENV := .venv
 BIN := $(VENV)/bin
 BUF_VERSION := 1.75.0

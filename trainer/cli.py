@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,13 +52,15 @@ def train(
     seed: Annotated[int, typer.Option(help="The same seed gives the same run on CPU.")] = 7,
     budget_seconds: Annotated[
         float | None,
-        typer.Option(min=1, help="Stop training the retrieval model after so long."),
+        typer.Option(
+            min=1,
+            help="Stop training the retrieval model after so long; the machine's speed then shows.",
+        ),
     ] = None,
 ) -> None:
     """Train the models and the forgetting parameters on a log.
 
-    The run folder gets the exported models, run.json, report.md and plots. A budget makes the
-    result depend on the speed of the machine.
+    The run folder gets the exported models, run.json, report.md and plots.
 
     [bold]Examples[/bold]
 
@@ -65,29 +68,26 @@ def train(
 
         ebbing train --data data/shop --out runs/shop --budget-seconds 120
     """
-    print("starting: loading the training libraries", flush=True)
-    from trainer.data.log import LogError
-    from trainer.export import ExportError
-    from trainer.forgetting import FittingError
     from trainer.progress import Reporter
-    from trainer.recipes import RECIPES
-    from trainer.retrieval import TrainingError
-    from trainer.train import TrainingRun, train_run
+
+    reporter = Reporter()
+    with reporter.stage("training libraries", 1):
+        from trainer.data.log import LogError
+        from trainer.export import ExportError
+        from trainer.forgetting import FittingError
+        from trainer.recipes import RECIPES
+        from trainer.retrieval import TrainingError
+        from trainer.train import TrainingRun, train_run
 
     if recipe not in RECIPES:
         raise CommandError(f"no recipe {recipe!r}: use one of {', '.join(RECIPES)}")
     try:
         result = train_run(
-            TrainingRun(data, out, RECIPES[recipe](), seed, budget_seconds), Reporter()
+            TrainingRun(data, out, RECIPES[recipe](), seed, budget_seconds), reporter
         )
     except (LogError, FittingError, TrainingError, ExportError, OSError) as error:
         raise CommandError(str(error)) from error
-    for name in ("popular", "retrieval", "retrieval_then_ranking"):
-        figures = result["metrics"][name]
-        print(
-            f"{name.replace('_', ' ')}: HR@10 {figures['hit_rate_at_10']:.4f}, "
-            f"NDCG@10 {figures['ndcg_at_10']:.4f} ({figures['tests']} tests)"
-        )
+    _show(result["metrics"])
     print(f"{out}: trained in {result['seconds']} s; the report is {out / 'report.md'}")
 
 
@@ -125,12 +125,7 @@ def evaluate(
     except (LogError, RunError, OSError) as error:
         raise CommandError(str(error)) from error
     print(figures["protocol"])
-    for name in ("popular", "retrieval", "retrieval_then_ranking"):
-        row = figures[name]
-        print(
-            f"{name.replace('_', ' ')}: HR@10 {row['hit_rate_at_10']:.4f}, "
-            f"NDCG@10 {row['ndcg_at_10']:.4f} ({row['tests']} tests)"
-        )
+    _show(figures)
 
 
 def publish(
@@ -142,8 +137,7 @@ def publish(
 ) -> None:
     """Publish a run as the next release of a Triton repository.
 
-    The release appears whole or not at all. What does not load, differs from what was trained or
-    disagrees with the repository's config.pbtxt is refused.
+    It appears whole or not at all; a damaged model, or other than config.pbtxt says, is refused.
 
     [bold]Examples[/bold]
 
@@ -159,3 +153,14 @@ def publish(
     except (PublishError, OSError) as error:
         raise CommandError(str(error)) from error
     print(manifest.to_json() if as_json else f"published release {manifest.release}")
+
+
+def _show(figures: Mapping[str, Any]) -> None:
+    from trainer.evaluate import ORDERS
+
+    for group in ("full_catalogue", "reranking"):
+        for name, row in figures[group].items():
+            print(
+                f"HR@10 {row['hit_rate_at_10']:.4f}  NDCG@10 {row['ndcg_at_10']:.4f}  "
+                f"{row['tests']:>6} tests  {ORDERS[name]}"
+            )

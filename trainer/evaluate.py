@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from ebbing.history import item_keys
 from ebbing.interest.forgetting import ForgettingParameters
 from trainer.data.log import EventLog
 from trainer.data.replay import History, histories_before, state_before
+from trainer.progress import Reporter
 
 PROTOCOL = (
     "leave-one-out: each user's last event is the test, asked for at its own time; all events "
@@ -22,8 +23,16 @@ PROTOCOL = (
 )
 CUTOFF = 10
 
+ORDERS = {
+    "popular": "the items most had, the same for everybody",
+    "retrieval": "the retrieval model",
+    "retrieval_then_ranking": "its candidates by relevance alone",
+    "retrieval_plus_ranking": "its candidates by retrieval score + log-odds of relevance",
+}
+"""What is measured beside each other, and how it is called for people."""
+
 RetrievalFunction = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
-RankingFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+RankingFunction = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -57,18 +66,25 @@ class Retriever:
 
     def __call__(self, keys: np.ndarray, ages: np.ndarray, types: np.ndarray) -> np.ndarray:
         """Encoded histories (B, L) → (B, K) item indexes, best first; −1 where not in the log."""
-        found = []
+        return self.scored(keys, ages, types)[0]
+
+    def scored(
+        self, keys: np.ndarray, ages: np.ndarray, types: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As a call, with the scores (B, K) beside."""
+        found, scores = [], []
         for start in range(0, len(keys), 256):
             part = slice(start, start + 256)
             with torch.no_grad():
-                best = self.model(
+                best, score, *_ = self.model(
                     torch.from_numpy(keys[part]),
                     torch.from_numpy(ages[part]),
                     torch.from_numpy(types[part]),
-                )[0].numpy()
-            place = np.searchsorted(self.sorted, best).clip(max=len(self.sorted) - 1)
-            found.append(np.where(self.sorted[place] == best, self.order[place], -1))
-        return np.concatenate(found)
+                )
+            place = np.searchsorted(self.sorted, best.numpy()).clip(max=len(self.sorted) - 1)
+            found.append(np.where(self.sorted[place] == best.numpy(), self.order[place], -1))
+            scores.append(score.numpy())
+        return np.concatenate(found), np.concatenate(scores)
 
 
 def last_event_tests(log: EventLog) -> np.ndarray:
@@ -113,19 +129,47 @@ def evaluate_popular(log: EventLog, tests: np.ndarray) -> Figures:
     return Figures.of(np.array(places, np.int64))
 
 
-def evaluate_ranking(
+def evaluate_all(
+    log: EventLog,
+    retriever: Retriever,
+    ranker: RankingFunction,
+    parameters: ForgettingParameters,
+    reporter: Reporter,
+    reranked: int | None = None,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """All figures of a pair of models on a log.
+
+    Returns:
+        `full_catalogue`: popular and retrieval on every test; `reranking`: three orders of the
+        retrieved candidates on at most `reranked` tests, evenly spread, or on every one.
+    """
+    tests = last_event_tests(log)
+    some = tests[:: -(-len(tests) // reranked) or 1] if reranked else tests
+    with reporter.stage("evaluation", len(tests) + len(some), "tests") as stage:
+        full = {
+            "popular": evaluate_popular(log, tests),
+            "retrieval": evaluate_retrieval(log, tests, retriever, stage.advance),
+        }
+        orders = evaluate_reranking(log, some, retriever, ranker, parameters, stage.advance)
+    return {
+        group: {name: asdict(figures) for name, figures in of_group.items()}
+        for group, of_group in (("full_catalogue", full), ("reranking", orders))
+    }
+
+
+def evaluate_reranking(
     log: EventLog,
     tests: np.ndarray,
     retriever: Retriever,
     ranker: RankingFunction,
     parameters: ForgettingParameters,
     advance: Callable[[int], None] = lambda _: None,
-) -> Figures:
-    """Figures of the retrieved candidates in the order of the ranking model."""
+) -> dict[str, Figures]:
+    """Figures of the retrieved candidates in three of `ORDERS`, on the same tests."""
     keys = item_keys(log.item_ids)
-    places = []
+    places: dict[str, list[int]] = {name: [] for name in ORDERS if name != "popular"}
     for events, history in _batches(log, tests):
-        found = retriever(*history)
+        found, scores = retriever.scored(*history)
         for number, event in enumerate(events.tolist()):
             candidates = _unseen(log, event, found[number])
             features = candidate_features(
@@ -136,14 +180,19 @@ def evaluate_ranking(
             )
             with torch.no_grad():
                 relevance = ranker(
-                    *(torch.from_numpy(part[number : number + 1]) for part in history),
+                    *[torch.from_numpy(part[number : number + 1]) for part in history],
                     torch.from_numpy(keys[candidates][None]),
                     torch.from_numpy(features[None]),
                 )[0].numpy()
-            order = np.argsort(-relevance, kind="stable")
-            places.append(_place(candidates[order], log.items[event]))
+            score = scores[number][np.isin(found[number], candidates)]
+            odds = np.clip(relevance, 1e-6, 1 - 1e-6)
+            odds = np.log(odds / (1 - odds))
+            orders = (score, relevance, score + odds)
+            for found_at, order in zip(places.values(), orders, strict=True):
+                best = np.argsort(-order, kind="stable")
+                found_at.append(_place(candidates[best], log.items[event]))
             advance(1)
-    return Figures.of(np.array(places, np.int64))
+    return {name: Figures.of(np.array(found, np.int64)) for name, found in places.items()}
 
 
 def _batches(log: EventLog, tests: np.ndarray) -> Iterator[tuple[np.ndarray, History]]:

@@ -60,7 +60,8 @@ def train_ranking(
     Raises:
         TrainingError: there are too few examples to validate, or the loss stops being a number.
     """
-    with reproducible(seed):
+    # A batch is too little work to share: two threads took longer than one.
+    with reproducible(seed, threads=1):
         return _train(examples, vocabulary, table, config, seed, reporter)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from trainer.evaluate import ORDERS
 from trainer.retrieval import EpochFigures
 
 TITLES = {"retrieval": "hit rate at 10", "ranking": "accuracy"}
@@ -51,12 +52,12 @@ def _page(run: Mapping[str, Any], curves: Mapping[str, Sequence[EpochFigures]]) 
         "| | tests | HR@10 | NDCG@10 |",
         "|---|---|---|---|",
     ]
-    for name in ("popular", "retrieval", "retrieval_then_ranking"):
-        row = metrics[name]
-        lines.append(
-            f"| {name.replace('_', ' ')} | {row['tests']} | {row['hit_rate_at_10']:.4f} "
-            f"| {row['ndcg_at_10']:.4f} |"
-        )
+    lines += [
+        f"| {ORDERS[name]} | {row['tests']} | {row['hit_rate_at_10']:.4f} "
+        f"| {row['ndcg_at_10']:.4f} |"
+        for group in ("full_catalogue", "reranking")
+        for name, row in metrics[group].items()
+    ]
     ranking = metrics["ranking"]
     lines += [
         "",

@@ -9,15 +9,19 @@ import torch
 
 
 @contextmanager
-def reproducible(seed: int) -> Iterator[None]:
+def reproducible(seed: int, threads: int | None = None) -> Iterator[None]:
     """Seed torch, and let it use only algorithms that give the same bits every time.
 
     Without the latter, gradients of indexing are summed in whatever order the threads come.
+    `threads` is how many torch may use; none leaves that as it is.
     """
     before = torch.are_deterministic_algorithms_enabled()
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads or threads_before)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        torch.set_num_threads(threads_before)

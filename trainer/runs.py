@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,7 @@ from torch import nn
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import sha256_of
 from trainer.data.log import read_log
-from trainer.evaluate import (
-    PROTOCOL,
-    Retriever,
-    evaluate_popular,
-    evaluate_ranking,
-    evaluate_retrieval,
-    last_event_tests,
-)
+from trainer.evaluate import PROTOCOL, Retriever, evaluate_all
 from trainer.export import load_exported
 from trainer.progress import Reporter
 
@@ -99,16 +92,6 @@ def evaluate_run(folder: Path, data: Path, reporter: Reporter) -> dict[str, Any]
     """
     run = Run.read(folder)
     log = read_log(data)
-    tests = last_event_tests(log)
     retriever = Retriever(run.model("retrieval"), log)
-    with reporter.stage("evaluation", 2 * len(tests), "tests") as stage:
-        retrieved = evaluate_retrieval(log, tests, retriever, stage.advance)
-        reranked = evaluate_ranking(
-            log, tests, retriever, run.model("ranking"), run.forgetting(), stage.advance
-        )
-    return {
-        "protocol": PROTOCOL,
-        "popular": asdict(evaluate_popular(log, tests)),
-        "retrieval": asdict(retrieved),
-        "retrieval_then_ranking": asdict(reranked),
-    }
+    figures = evaluate_all(log, retriever, run.model("ranking"), run.forgetting(), reporter)
+    return {"protocol": PROTOCOL, **figures}

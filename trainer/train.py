@@ -18,14 +18,7 @@ from ebbing.history import LAYOUT_DIGEST, MODEL_TENSORS, item_keys
 from ebbing.manifest import sha256_of
 from trainer.data.log import EventLog, LogError, read_log
 from trainer.data.replay import replay
-from trainer.evaluate import (
-    PROTOCOL,
-    Retriever,
-    evaluate_popular,
-    evaluate_ranking,
-    evaluate_retrieval,
-    last_event_tests,
-)
+from trainer.evaluate import PROTOCOL, Retriever, evaluate_all
 from trainer.export import PARITY_ATOL, TorchScriptExporter, parity_samples
 from trainer.forgetting import FittedForgetting, fit_forgetting
 from trainer.progress import Reporter
@@ -100,7 +93,18 @@ def train_run(
         },
         "protocol": PROTOCOL,
         "stopped_by_budget": retrieval.stopped_by_budget,
-        "metrics": _metrics(log, forgetting, retrieval, ranking, reporter),
+        "metrics": {
+            **evaluate_all(
+                log,
+                Retriever(retrieval.model, log),
+                ranking.model,
+                forgetting.parameters,
+                reporter,
+                RERANKED_TESTS,
+            ),
+            "ranking": ranking.metrics,
+            "forgetting": forgetting.metrics,
+        },
         "parity": parity,
         "files": {
             name: sha256_of(run.out / name)
@@ -156,27 +160,3 @@ def _export(
             samples[name] = record(name, module, keys)
             stage.advance(1, difference=parity[name])
     return parity, samples
-
-
-def _metrics(
-    log: EventLog,
-    forgetting: FittedForgetting,
-    retrieval: RetrievalResult,
-    ranking: RankingResult,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    tests = last_event_tests(log)
-    some = tests[:: max(len(tests) // RERANKED_TESTS, 1)][:RERANKED_TESTS]
-    retriever = Retriever(retrieval.model, log)
-    with reporter.stage("evaluation", len(tests) + len(some), "tests") as stage:
-        retrieved = evaluate_retrieval(log, tests, retriever, stage.advance)
-        reranked = evaluate_ranking(
-            log, some, retriever, ranking.model, forgetting.parameters, stage.advance
-        )
-    return {
-        "popular": asdict(evaluate_popular(log, tests)),
-        "retrieval": asdict(retrieved),
-        "retrieval_then_ranking": asdict(reranked),
-        "ranking": ranking.metrics,
-        "forgetting": forgetting.metrics,
-    }

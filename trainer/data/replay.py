@@ -89,7 +89,7 @@ def replay(
     histories = histories_before(log, moments)
     candidates = _candidates(log, moments, config, random, propose(*histories))
 
-    features = []
+    features: list[np.ndarray] = []
     for event, table in zip(moments.tolist(), _states(log, moments), strict=True):
         interests = [log.interests[item] for item in candidates[len(features)].tolist()]
         features.append(candidate_features(table, interests, float(log.times[event]), parameters))

@@ -13,7 +13,7 @@ from trainer.evaluate import (
     Figures,
     Retriever,
     evaluate_popular,
-    evaluate_ranking,
+    evaluate_reranking,
     evaluate_retrieval,
     last_event_tests,
 )
@@ -40,7 +40,9 @@ def always(*best: int) -> Retriever:
     keys = torch.from_numpy(item_keys(ITEMS))[list(best)]
 
     def model(history: Tensor, ages: Tensor, types: Tensor) -> tuple[Tensor, ...]:
-        return (keys.expand(len(history), -1),)
+        # Scores so far apart that no log-odds outweigh them.
+        scores = -1000.0 * torch.arange(len(keys))
+        return keys.expand(len(history), -1), scores.expand(len(history), -1)
 
     return Retriever(model, make())
 
@@ -74,15 +76,20 @@ def test_the_ranker_has_the_last_word() -> None:
     def ranker(keys: Tensor, ages: Tensor, types: Tensor, candidates: Tensor, _: Tensor) -> Tensor:
         return (candidates == wanted).float()
 
-    figures = evaluate_ranking(
+    figures = evaluate_reranking(
         log, last_event_tests(log), always(3, 4, 2), ranker, ForgettingParameters.builtin()
     )
-    assert figures == Figures(1, 1.0, 1.0)
+    assert figures == {
+        "retrieval": Figures(1, 1.0, 0.5),
+        "retrieval_then_ranking": Figures(1, 1.0, 1.0),
+        "retrieval_plus_ranking": Figures(1, 1.0, 0.5),
+    }
 
 
 def test_keys_outside_the_log_are_not_items() -> None:
     def model(history: Tensor, ages: Tensor, types: Tensor) -> tuple[Tensor, ...]:
-        return (torch.tensor([[12345, 2**63 - 1, int(item_keys(["i4"])[0])]]),)
+        keys = torch.tensor([[12345, 2**63 - 1, int(item_keys(["i4"])[0])]])
+        return keys, torch.zeros(keys.shape)
 
     shape = (1, 50)
     found = Retriever(model, make())(

@@ -60,7 +60,7 @@ def test_a_release_is_whole_and_verifies(run: Path, repository: Path) -> None:
         assert (repository / model / "1" / "model.pt").is_file()
         assert manifest.parity[model] <= manifest.parity["tolerance"]
     assert manifest.training["recipe"] == "tiny"
-    assert manifest.metrics["retrieval"]["tests"] > 0
+    assert manifest.metrics["full_catalogue"]["retrieval"]["tests"] > 0
     assert not (repository / "releases" / ".staging").exists()
 
 

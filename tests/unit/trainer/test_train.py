@@ -50,8 +50,9 @@ def test_a_failed_run_declares_nothing(run: Path, tmp_path: Path, reporter: Repo
 def test_a_run_evaluates_as_it_was_trained(run: Path, data: Path, reporter: Reporter) -> None:
     figures = evaluate_run(run, data, reporter)
     trained = Run.read(run).declared["metrics"]
-    for name in ("popular", "retrieval", "retrieval_then_ranking"):
-        assert figures[name] == pytest.approx(trained[name])
+    for group in ("full_catalogue", "reranking"):
+        for order, row in figures[group].items():
+            assert row == pytest.approx(trained[group][order])
 
 
 def test_the_articles_recipe_is_the_articles() -> None:
