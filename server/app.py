@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -120,15 +122,38 @@ async def _wait_for_triton(triton: TritonClient, timeout_s: float) -> None:
         await asyncio.sleep(TRITON_POLL_S)
 
 
+def _cannot_listen(host: str, port: int, flag: str, error: Exception) -> StartError:
+    if isinstance(error, OSError) and error.errno != errno.EADDRINUSE:
+        return StartError(
+            f"cannot listen on {host}, port {port} ({error.strerror}):"
+            f" choose another with --host and {flag}"
+        )
+    return StartError(
+        f"port {port} is taken on {host}: stop what holds it, or choose another with {flag}"
+    )
+
+
+def _require_port(host: str, port: int, flag: str) -> None:
+    """Raise if a port cannot be had, before gRPC finds out, which fills stderr with its own words.
+
+    Raises:
+        StartError: it is taken, or the address is none of this machine's.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        raise _cannot_listen(host, port, flag, error) from error
+
+
 def _serve_metrics(
     settings: Settings, registry: CollectorRegistry
 ) -> tuple[str, Callable[[], None]]:
     try:
         server, thread = start_http_server(settings.metrics_port, settings.host, registry)
     except OSError as error:
-        raise StartError(
-            f"metrics port {settings.metrics_port} is taken on {settings.host}:"
-            " stop what holds it, or choose another with --metrics-port"
+        raise _cannot_listen(
+            settings.host, settings.metrics_port, "--metrics-port", error
         ) from error
 
     def stop() -> None:
@@ -232,13 +257,12 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
 
         # Ports first: whoever may not have them should not wait for models to load.
+        _require_port(settings.host, settings.port, "--port")
+        _require_port(settings.host, settings.metrics_port, "--metrics-port")
         try:
             port = server.add_insecure_port(f"{settings.host}:{settings.port}")
         except RuntimeError as error:
-            raise StartError(
-                f"port {settings.port} is taken on {settings.host}:"
-                " stop what holds it, or choose another with --port"
-            ) from error
+            raise _cannot_listen(settings.host, settings.port, "--port", error) from error
         metrics_address, stop_metrics = _serve_metrics(settings, registry)
         stack.callback(stop_metrics)
 

@@ -22,6 +22,7 @@ __all__ = [
     "InvalidFields",
     "ItemKeyCollision",
     "ItemNotFound",
+    "MalformedMessage",
     "ModelsUnavailable",
     "NotYetBuilt",
     "Overloaded",
@@ -70,6 +71,13 @@ class InvalidFields(EbbingError):
         lines = [f"{v.field}: {v.description}" for v in named]
         super().__init__("; ".join([*lines, f"and {more} more"] if more > 0 else lines))
         self.violations = named
+
+
+class MalformedMessage(EbbingError):
+    """The bytes sent are no message of the contract."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "MALFORMED_MESSAGE"
 
 
 class EventIdReused(EbbingError):

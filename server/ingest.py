@@ -94,8 +94,7 @@ class Ingest:
         self._pending += len(events)
         self._waiting.append(_Group(interactions, unknown, done))
         self._arrived.set()
-        # A caller that goes away does not stop its group: others may be in it.
-        return await asyncio.shield(done)
+        return await done
 
     async def run(self) -> None:
         """Commit groups until cancelled; what was taken before is committed first."""
@@ -131,10 +130,8 @@ class Ingest:
                 )
         except Exception as error:
             for group in groups:
-                if not group.done.cancelled():
+                if not group.done.cancelled():  # its caller may be gone
                     group.done.set_exception(error)
-                    # Seen here, so that a caller gone meanwhile leaves no warning behind.
-                    group.done.exception()
             return
         finally:
             self._pending -= size

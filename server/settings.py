@@ -86,6 +86,6 @@ class Settings(BaseSettings):
     @classmethod
     def _weights_in_range(cls, weights: dict[EventType, float]) -> dict[EventType, float]:
         for kind, weight in weights.items():
-            if not 0.0 <= weight <= 1000.0:
-                raise ValueError(f"weight of {kind.name} must be from 0 to 1000")
+            if weight and not 1e-6 <= weight <= 1000.0:
+                raise ValueError(f"weight of {kind.name} must be 0, or from 0.000001 to 1000")
         return weights

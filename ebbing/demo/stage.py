@@ -235,7 +235,9 @@ class Stage:
         for line in (line for line in lines if line.startswith(METRICS_SHOWN)):
             narrator.say(f"[dim]{plain(line)}[/]")
         narrator.say()
-        narrator.say(f"From Python (as of {date(who.end)}, where this log ends):")
+        narrator.say(
+            f"From Python, as of {date(who.end)}, where the log of {plain(who.user_id)} ends:"
+        )
         narrator.show(
             Syntax(
                 "from ebbing.client import Client\n\n"

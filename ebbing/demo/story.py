@@ -30,6 +30,8 @@ INTEREST_ROWS = 4
 SLATE_ROWS = 5
 OPENED = 3
 """Items of the slate the user opens."""
+STRONG_PLACE = 3
+"""A strong interest is among so many strongest."""
 WAITS_DAYS = (30, 90)
 """How long nothing happens, in days."""
 
@@ -86,8 +88,10 @@ def closing_sentence(
     """
     before, after = _find(early, who.faded), _find(late, who.faded)
     rival_before, rival_after = _find(early, who.risen), _find(late, who.risen)
+    order = [one.interest for one in early.interests]
+    place = order.index(who.faded) + 1 if who.faded in order else None
     shown = {
-        "was strong": before.strength > rival_before.strength,
+        "was strong": place is not None and place <= STRONG_PLACE,
         "faded": after.state in (INTEREST_STATE_FADING, INTEREST_STATE_FORGOTTEN),
         "lost retention": after.retention < before.retention,
         "was overtaken": rival_before.retention < before.retention
@@ -100,9 +104,7 @@ def closing_sentence(
             f"the answers do not show that {who.faded} of {who.user_id} {' and '.join(missing)} "
             f"({faded}, now {state_name(after.state)}; {who.risen}: {risen})"
         )
-    place = [one.interest for one in early.interests].index(who.faded) + 1
-    many = len(early.interests)
-    rank = "the strongest interest" if place == 1 else f"number {place} of the {many} interests"
+    rank = "the strongest interest" if place == 1 else f"number {place} of {len(order)} interests"
     return (
         f"{who.faded} was {rank} of {who.user_id} on {date(who.peak)}. "
         f"By {date(who.end)} it is {state_name(after.state)} ({faded}), "
@@ -157,10 +159,10 @@ class _Story:
 
     def overtaken(self, early: GetInterestProfileResponse) -> GetInterestProfileResponse:
         who = self._who
-        self._narrator.step(f"{date(who.end)}: the log ends")
+        self._narrator.step(f"{date(who.end)}: where the log of {who.user_id} ends")
         self._narrator.say(
-            f"It holds no {plain(who.faded)} of {plain(who.user_id)} any more, and "
-            f"{who.risen_events} events of {plain(who.risen)} since."
+            f"There was no {plain(who.faded)} any more, and {who.risen_events} events of "
+            f"{plain(who.risen)} since."
         )
         late = self._profile(who.end, f"Interests of {who.user_id}")
         then, now = (_find(profile, who.faded).retention for profile in (early, late))
@@ -219,7 +221,7 @@ class _Story:
         """Forgetting goes on by itself."""
         who, narrator = self._who, self._narrator
         for days in WAITS_DAYS:
-            narrator.step(f"{days} days after the log's end, and nothing has happened since")
+            narrator.step(f"{days} days later, and nothing has happened since")
             self._profile(who.end + days * DAY_S, f"Interests of {who.user_id}")
         narrator.say("No event came and no job ran: an answer is computed for its moment.")
         last = who.end + WAITS_DAYS[-1] * DAY_S

@@ -185,7 +185,7 @@ class Relation(_message.Message):
     other_user_id: _builtins.str
     """Required. Whom it leads to, another user. At most 128 bytes."""
     strength: _builtins.float
-    """Optional. Strength, no unit, above 0 and at most 1000. Zero: 1."""
+    """Optional. Strength, no unit, from 0.000001 to 1000. Zero: 1."""
     def __init__(
         self,
         *,

@@ -179,7 +179,7 @@ class InterestShare(_message.Message):
     component.
     """
     share: _builtins.float
-    """Optional. Relative weight, no unit, above 0 and at most 1000. Zero: 1."""
+    """Optional. Relative weight, no unit, from 0.000001 to 1000. Zero: 1."""
     def __init__(
         self,
         *,

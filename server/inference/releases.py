@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,8 +214,7 @@ class Releases:
         """Refuse new questions; return when the running ones are answered."""
         if self._restoring is not None:
             self._restoring.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._restoring
+            await asyncio.wait([self._restoring])
         await asyncio.gather(*(loaded.drain() for loaded in self._loaded.values()))
 
     def _doubt(self) -> None:
@@ -229,7 +227,7 @@ class Releases:
         told = False
         while True:
             try:
-                restored = [await self._revive(r.manifest) for r in self._loaded.values()]
+                restored = [await self._revive(r.manifest) for r in list(self._loaded.values())]
             except (InferenceError, ManifestError) as error:
                 if not told:
                     detail = error.detail if isinstance(error, InferenceError) else ""
@@ -237,7 +235,7 @@ class Releases:
                     told = True
                 await asyncio.sleep(RETRY_S)
             else:
-                if any(restored):
+                if told or any(restored):
                     log.info("models restored")
                 return
 
@@ -270,17 +268,14 @@ class Releases:
         await self._warm_up(name, version, contract)
 
     async def _warm_up(self, name: str, version: int, contract: ModelContract) -> None:
-        """Show each shape of the traffic twice: TorchScript profiles first, then compiles."""
+        """Show every instance each shape of the traffic: the first of a shape is the slowest."""
         rows = [size for size in ROW_BUCKETS if size <= contract.max_batch_size]
         candidates = CANDIDATE_BUCKETS if name == "ranking" else (0,)
         try:
             for count in candidates:
                 for size in rows:
                     inputs = _blank_inputs(name, size, count)
-                    for _ in range(2):
-                        await self._ask_instances(
-                            name, version, contract, inputs, WARM_UP_TIMEOUT_S
-                        )
+                    await self._ask_instances(name, version, contract, inputs, WARM_UP_TIMEOUT_S)
         except InferenceError as error:
             raise ModelLoadError(
                 f"{name} version {version} loads but does not answer: look into Triton's log,"

@@ -20,6 +20,9 @@ __all__ = ["InterestContext", "Scored", "article_fields", "follow"]
 
 Floats = NDArray[np.float64]
 
+LEAST_DOUBT = 1e-6
+"""Relevance is taken for no surer than this, either way: its odds must stay finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class InterestContext:
@@ -83,13 +86,12 @@ def follow(
     context: InterestContext,
     share: float,
 ) -> list[Scored]:
-    """Weigh relevance by liveliness: relevance · (1 − share + share · liveliness), best first.
+    """Weigh what the models believe by liveliness, best first.
 
-    Without relevance (no ranking model answered) the candidates' own order stands in for it.
+    A candidate's score is belief · (1 − share + share · liveliness).
     """
     forgetting, liveliness = context.forgetting_of([c.item.interests for c in candidates])
-    order = 1.0 / np.arange(2.0, len(candidates) + 2.0)
-    base = order if relevance is None else relevance.astype(np.float64)
+    base = _belief(candidates, relevance)
     scores = base * (1.0 - share + share * liveliness)
     return [
         Scored(
@@ -100,6 +102,25 @@ def follow(
         )
         for i in np.argsort(-scores, kind="stable")
     ]
+
+
+def _belief(candidates: Sequence[Candidate], relevance: NDArray[np.float32] | None) -> Floats:
+    """How much the models think of each candidate, (C,), above 0.
+
+    Where both were asked: the retrieval model's probability times the odds of relevance, over the
+    best candidate's. Either knows what the other does not: retrieval the order of the history,
+    ranking the state of interest. Without retrieval scores it is relevance; without relevance
+    the candidates' own order stands in.
+    """
+    if relevance is None:
+        return 1.0 / np.arange(2.0, len(candidates) + 2.0)
+    scores = [c.retrieval_score for c in candidates if c.retrieval_score is not None]
+    if len(scores) < len(candidates) or not candidates:
+        return relevance.astype(np.float64)
+    likely = np.clip(relevance.astype(np.float64), LEAST_DOUBT, 1.0 - LEAST_DOUBT)
+    log_belief = np.array(scores) + np.log(likely) - np.log1p(-likely)
+    belief: Floats = np.exp(log_belief - log_belief.max())
+    return belief
 
 
 def article_fields(slate: Sequence[Scored], alpha: float) -> tuple[Floats, float]:

@@ -14,8 +14,9 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
-from server.errors import EbbingError, InternalError, to_status
+from server.errors import EbbingError, InternalError, MalformedMessage, to_status
 from server.metrics import Metrics
 
 __all__ = ["Boundary"]
@@ -50,22 +51,42 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         # grpc types these as the handlers of its threaded server.
         unary_unary: Any = handler.unary_unary
-        to_stream: Any = handler.stream_stream or handler.unary_stream
+        unary_stream: Any = handler.unary_stream
+        stream_stream: Any = handler.stream_stream
+        parse: Any = handler.request_deserializer
 
-        async def unary(request: Any, context: Any) -> Any:
-            async with self._measured(service, method, context):
-                return await unary_unary(request, context)
+        def decode(request: bytes) -> Any:
+            try:
+                return parse(request)
+            except DecodeError:
+                raise MalformedMessage(
+                    "the request is no message of this method: make the stubs from this contract"
+                ) from None
 
-        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+        async def decoded(requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+            async for request in requests:
+                yield decode(request)
+
+        async def one(request: bytes, context: Any) -> Any:
             async with self._measured(service, method, context):
-                async for response in to_stream(request, context):
+                return await unary_unary(decode(request), context)
+
+        async def many(request: bytes, context: Any) -> AsyncIterator[Any]:
+            async with self._measured(service, method, context):
+                async for response in unary_stream(decode(request), context):
                     yield response
 
-        serializers = (handler.request_deserializer, handler.response_serializer)
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(unary, *serializers)
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(stream, *serializers)
+        async def stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+            async with self._measured(service, method, context):
+                async for response in stream_stream(decoded(requests), context):
+                    yield response
+
+        # grpc would decode before the handler, out of reach of what makes statuses here.
+        serializers = (None, handler.response_serializer)
+        if unary_unary:
+            return grpc.unary_unary_rpc_method_handler(one, *serializers)
+        if unary_stream:
+            return grpc.unary_stream_rpc_method_handler(many, *serializers)
         return grpc.stream_stream_rpc_method_handler(stream, *serializers)
 
     @asynccontextmanager

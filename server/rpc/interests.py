@@ -12,7 +12,7 @@ from server.metrics import Metrics
 from server.profiles import profile_of
 from server.rpc import Context
 from server.rpc.mapping import duration, timestamp, user_interest
-from server.rpc.paging import page_size, read_token, write_token
+from server.rpc.paging import page_size, read_number, write_token
 from server.rpc.validation import Checks
 from server.users import Users
 
@@ -48,7 +48,7 @@ class Interests(interest_service_pb2_grpc.InterestServiceServicer):
             raise NotYetBuilt(SUBJECT)
         size = page_size(request.page_size)
         listing = f"profile {request.user_id} {at_us} {request.roll_up}"
-        start = int(read_token(listing, request.page_token) or 0)
+        start = read_number(listing, request.page_token, 0)
         user = self._users.view(request.user_id, at_us, self._now_us())
         if user is None:
             raise UserNotFound("no event of this user is known", {"user_id": request.user_id})

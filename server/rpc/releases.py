@@ -12,7 +12,7 @@ from ebbing.v1 import release_service_pb2_grpc
 from server.errors import NotYetBuilt
 from server.inference.releases import Releases
 from server.rpc import Context
-from server.rpc.paging import page_size, read_token, write_token
+from server.rpc.paging import page_size, read_number, write_token
 
 __all__ = ["ReleaseServicer"]
 
@@ -31,7 +31,7 @@ class ReleaseServicer(release_service_pb2_grpc.ReleaseServiceServicer):
     ) -> pb.ListReleasesResponse:
         """List the releases of the repository, newest first."""
         size = page_size(request.page_size)
-        before = int(read_token("releases", request.page_token) or 2**62)
+        before = read_number("releases", request.page_token, 2**62)
         repository = self._in_service.repository
         numbers = [n for n in reversed(releases(repository)) if n < before]
         page = [self._message(Manifest.read(repository, n)) for n in numbers[:size]]

@@ -22,7 +22,7 @@ PATH_BYTES = 256
 TITLE_BYTES = 512
 TEXT_BYTES = 1024
 MAX_INTERESTS = 32
-MAX_SHARE = 1000.0
+MIN_SHARE, MAX_SHARE = 1e-6, 1000.0
 MAX_ATTRIBUTES = 64
 MAX_MODALITIES = 8
 MAX_VECTOR = 4096
@@ -77,9 +77,9 @@ class Checks:
             self.found(field, "has an empty component; write parent/child without extra slashes")
 
     def positive(self, field: str, value: float) -> None:
-        """A weight above 0 and at most 1000, or 0 for 1."""
-        if not (math.isfinite(value) and 0 <= value <= MAX_SHARE):
-            self.found(field, f"must be a number above 0 and at most {MAX_SHARE:g}, or 0 for 1")
+        """A weight from a millionth to 1000, or 0 for 1."""
+        if value and not MIN_SHARE <= value <= MAX_SHARE:
+            self.found(field, f"must be from {MIN_SHARE:g} to {MAX_SHARE:g}, or 0 for 1")
 
     def between(self, field: str, value: float, low: float, high: float) -> None:
         """A number in a range."""

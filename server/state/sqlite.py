@@ -154,7 +154,14 @@ class SqliteStore:
     @staticmethod
     def _traces(db: apsw.Connection, user_id: str) -> TraceTable | None:
         row = db.execute("SELECT state FROM user_states WHERE user_id = ?", (user_id,)).fetchone()
-        return decode_traces(row[0]) if row else None
+        if row is None:
+            return None
+        try:
+            return decode_traces(row[0])
+        except ValueError as error:
+            raise StoreUnavailable(
+                "the state of this user is damaged: restore the state file from a backup"
+            ) from error
 
     def history(self, user_id: str, until_us: int, limit: int) -> History:
         """A user's newest engagements with items up to a moment."""

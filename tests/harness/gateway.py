@@ -63,10 +63,14 @@ class GatewayProcess:
         return self
 
     def __exit__(self, *error: object) -> None:
+        code = self.process.poll()
+        by_itself = code is not None and not self._told_to_end
         self.kill()
+        assert not by_itself, f"the gateway ended by itself ({code}):\n{self.log.read_text()}"
 
     def start(self) -> None:
         """Start it, on the same port as before; return when it serves."""
+        self._told_to_end = False
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 ebbing_command("serve"),
@@ -88,11 +92,13 @@ class GatewayProcess:
 
     def kill(self) -> None:
         """End it as a power cut would."""
+        self._told_to_end = True
         self.process.send_signal(signal.SIGKILL)
         self._ended()
 
     def terminate(self) -> int:
         """End it as a service manager would; its exit status."""
+        self._told_to_end = True
         self.process.send_signal(signal.SIGTERM)
         return self._ended()
 

@@ -208,8 +208,9 @@ class StoreSuite:
     def test_the_cap_keeps_the_strongest_long_term_interests(self, open_store: OpenStore) -> None:
         store = open_store(max_interests=3)
         often = [deed(f"o{i}", days=i, interests=(("often", 1.0),)) for i in range(20)]
-        # Ten shallow interests, the newer the stronger, each one weaker than what came often.
-        once = [deed(f"x{i}", days=20 + i, interests=((f"once{i}", 1.0),)) for i in range(10)]
+        # Of these the newer is the stronger; in the long term none is as strong as what came
+        # often, though half a year has passed since.
+        once = [deed(f"x{i}", days=200 + i, interests=((f"once{i}", 1.0),)) for i in range(10)]
         for one in (*often, *once):
             store.append([one])
         traces = store.traces("ann")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
@@ -10,8 +11,16 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from ebbing.history import LAYOUT_DIGEST
+from ebbing.interest.forgetting import ForgettingParameters
+from ebbing.manifest import Manifest, ModelFiles
+from server.inference.batcher import InferencePort, MicroBatcher
+from server.inference.releases import LoadedRelease
 from server.metrics import Metrics
 from server.state.sqlite import SqliteStore
+
+# Failures in the shared suites are explained as those of the tests themselves.
+pytest.register_assert_rewrite("tests.suites.store_suite")
 
 Sample = Callable[..., float]
 """The value of a metric with labels; 0 where it was never touched."""
@@ -42,3 +51,27 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 @pytest.fixture
 def sample(registry: CollectorRegistry) -> Sample:
     return lambda name, **labels: registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+def loaded() -> Callable[..., LoadedRelease]:
+    """Makes release 7 (retrieval version 7, ranking version 8) of a call that plays Triton."""
+
+    def load(
+        infer: InferencePort, timeout_s: float = 5.0, doubt: Callable[[], None] = lambda: None
+    ) -> LoadedRelease:
+        manifest = Manifest(
+            release=7,
+            created="2026-01-02T03:04:05+00:00",
+            layout_digest=LAYOUT_DIGEST,
+            models={"retrieval": ModelFiles(7, {}), "ranking": ModelFiles(8, {})},
+            forgetting_sha256="",
+            training={},
+            metrics={},
+            parity={},
+        )
+        batchers = {name: MicroBatcher(infer, clock=time.monotonic) for name in manifest.models}
+        forgetting = ForgettingParameters.builtin()
+        return LoadedRelease(manifest, forgetting, batchers, time.monotonic, timeout_s, doubt)
+
+    return load

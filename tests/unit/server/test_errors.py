@@ -14,6 +14,7 @@ from server.errors import EbbingError, FieldViolation, InvalidFields, NotYetBuil
 
 STATUSES = {
     errors.InvalidFields: ("INVALID_ARGUMENT", "INVALID_FIELD", False),
+    errors.MalformedMessage: ("INVALID_ARGUMENT", "MALFORMED_MESSAGE", False),
     errors.EventIdReused: ("ALREADY_EXISTS", "EVENT_ID_REUSED", False),
     errors.ItemKeyCollision: ("ALREADY_EXISTS", "ITEM_KEY_COLLISION", False),
     errors.UserNotFound: ("NOT_FOUND", "USER_NOT_FOUND", False),

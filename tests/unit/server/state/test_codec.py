@@ -39,6 +39,17 @@ def test_bytes_that_are_cut_off_are_refused(table: TraceTable, data: st.DataObje
         decode_traces(whole[:size])
 
 
+def test_wherever_the_bytes_end_too_early_they_are_refused() -> None:
+    two_periods = (0.0, 100 * 86400.0)
+    log = [(time, 1.0, [("a", 1.0), ("b", 2.0)]) for time in two_periods]
+    table = TraceTable.from_events(log)
+    assert table.closed_sums.any(axis=1).sum() == 3
+    whole = encode_traces(table)
+    for size in range(len(whole)):
+        with pytest.raises(ValueError, match=r"."):
+            decode_traces(whole[:size])
+
+
 @given(tables, st.integers(1, 4 * BANK_SIZE))
 def test_bytes_too_many_are_refused(table: TraceTable, more: int) -> None:
     with pytest.raises(ValueError, match=r"."):

@@ -1,0 +1,410 @@
+"""Releases in service, with a Triton that only plays one."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ebbing.features import CANDIDATE_FEATURES
+from ebbing.history import HISTORY_LENGTH, EncodedHistory, encode_history, item_key
+from ebbing.interest.forgetting import ForgettingParameters
+from ebbing.manifest import Manifest, ManifestError
+from server.errors import ReleaseNotFound
+from server.inference import releases as module
+from server.inference.batcher import SilentObserver
+from server.inference.errors import (
+    InferenceDeadline,
+    InferenceFailed,
+    ModelLoadError,
+    TritonUnavailable,
+)
+from server.inference.releases import CANDIDATE_BUCKETS, LoadedRelease, Releases
+from tests.unit.server.inference.fake_triton import MODELS, FakeTriton, publish
+
+COMMITTED = Path(__file__).parents[4] / "triton_repo"
+ROWS = (1, 2, 4, 8, 16, 32, 64)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    for name in MODELS:
+        (tmp_path / name).mkdir()
+        shutil.copy(COMMITTED / name / "config.pbtxt", tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def triton() -> FakeTriton:
+    return FakeTriton()
+
+
+@pytest.fixture
+async def served(repository: Path, triton: Any):
+    """The releases of the repository; nothing is served yet."""
+    made = Releases(repository, triton, SilentObserver(), time.monotonic, 2.0)
+    yield made
+    await made.drain()
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.001)
+
+
+def history(*item_ids: str) -> EncodedHistory:
+    return encode_history(
+        [item_key(i) for i in item_ids], range(len(item_ids)), [1] * len(item_ids), 10.0
+    )
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+# Taking a release into service.
+
+
+async def test_the_newest_release_is_served(
+    served: Releases, repository: Path, triton: FakeTriton
+) -> None:
+    publish(repository, 1)
+    newest = publish(repository, 10)
+    loaded = await served.serve(0)
+    assert loaded.release == 10
+    assert loaded.manifest == newest
+    assert loaded.forgetting == ForgettingParameters.builtin()
+    assert sorted(triton.loads) == [("ranking", (10,)), ("retrieval", (10,))]
+    assert served.get(0) is served.get(10) is loaded
+
+
+async def test_a_release_can_be_named(served: Releases, repository: Path) -> None:
+    publish(repository, 1)
+    publish(repository, 2)
+    assert (await served.serve(1)).release == 1
+    assert served.get(0).release == 1
+
+
+async def test_what_is_not_in_service(served: Releases, repository: Path) -> None:
+    publish(repository, 1)
+    publish(repository, 2)
+    with pytest.raises(ReleaseNotFound):
+        served.get(0)
+    await served.serve(2)
+    with pytest.raises(ReleaseNotFound) as error:
+        served.get(1)
+    assert error.value.metadata == {"release": "1"}
+    assert "in service: 2" in error.value.message
+
+
+async def test_an_empty_repository(served: Releases) -> None:
+    with pytest.raises(ManifestError, match="publish"):
+        await served.serve(0)
+
+
+async def test_a_release_that_is_not_published(served: Releases, repository: Path) -> None:
+    publish(repository, 1)
+    with pytest.raises(ManifestError, match="published: 1"):
+        await served.serve(5)
+
+
+async def test_debris_of_a_publish_is_not_served(served: Releases, repository: Path) -> None:
+    publish(repository, 1)
+    publish(repository, 2)
+    (Manifest.folder(repository, 2) / "manifest.json").unlink()
+    assert (await served.serve(0)).release == 1
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+@pytest.mark.parametrize("file", ["retrieval/1/model.pt", "releases/1/forgetting.json"])
+async def test_a_damaged_file_is_refused_before_triton_sees_it(
+    served: Releases, repository: Path, triton: FakeTriton, file: str, damage: str
+) -> None:
+    publish(repository, 1)
+    if damage == "missing":
+        (repository / file).unlink()
+    else:
+        (repository / file).write_bytes((repository / file).read_bytes()[:-1])
+    with pytest.raises(ManifestError, match=Path(file).name):
+        await served.serve(1)
+    assert triton.loads == []
+
+
+async def test_another_layout_is_refused(
+    served: Releases, repository: Path, triton: FakeTriton
+) -> None:
+    publish(repository, 1, layout_digest="0" * 64)
+    with pytest.raises(ManifestError, match="input layout"):
+        await served.serve(1)
+    assert triton.loads == []
+
+
+async def test_other_models_are_refused(
+    served: Releases, repository: Path, triton: FakeTriton
+) -> None:
+    manifest = publish(repository, 1)
+    shutil.rmtree(Manifest.folder(repository, 1))
+    shutil.rmtree(repository / "ranking" / "1")
+    shutil.rmtree(repository / "retrieval" / "1")
+    publish(repository, 1, models={"retrieval": manifest.models["retrieval"]})
+    with pytest.raises(ManifestError, match="retrieval"):
+        await served.serve(1)
+    assert triton.loads == []
+
+
+async def test_a_contract_that_disagrees_is_refused_before_anything_is_loaded(
+    served: Releases, repository: Path, triton: FakeTriton
+) -> None:
+    publish(repository, 1)
+    config = repository / "ranking" / "config.pbtxt"
+    config.write_text(config.read_text().replace("HISTORY_AGES__1", "AGES__1"))
+    with pytest.raises(ModelLoadError, match="HISTORY_AGES__1"):
+        await served.serve(1)
+    assert triton.loads == []
+
+
+async def test_a_model_that_does_not_load_is_not_served(
+    served: Releases, repository: Path, triton: FakeTriton
+) -> None:
+    publish(repository, 1)
+    await served.serve(1)
+    publish(repository, 2)
+    triton.load_failure = ModelLoadError("damaged")
+    with pytest.raises(ModelLoadError):
+        await served.serve(2)
+    # The one before goes on.
+    assert served.get(0).release == 1
+
+
+async def test_a_model_that_loads_but_does_not_answer_is_not_served(
+    served: Releases, repository: Path, triton: FakeTriton
+) -> None:
+    publish(repository, 1)
+    triton.dead = {"ranking"}
+    with pytest.raises(ModelLoadError, match="ranking version 1") as error:
+        await served.serve(1)
+    assert error.value.detail == "the stub died"
+    with pytest.raises(ReleaseNotFound):
+        served.get(0)
+
+
+async def test_every_shape_of_the_traffic_is_warmed_up_on_every_instance(
+    served: Releases, repository: Path, triton: FakeTriton
+) -> None:
+    publish(repository, 4)
+    await served.serve(4)
+    shapes = {("retrieval", 4, ((rows, HISTORY_LENGTH),) * 3) for rows in ROWS} | {
+        (
+            "ranking",
+            4,
+            (
+                *((rows, HISTORY_LENGTH),) * 3,
+                (rows, count),
+                (rows, count, len(CANDIDATE_FEATURES)),
+            ),
+        )
+        for rows in ROWS
+        for count in CANDIDATE_BUCKETS
+    }
+    assert set(triton.asked) == shapes
+    # Once on each of two instances.
+    assert set(triton.asked.values()) == {2}
+
+
+# Asking a release.
+
+
+@pytest.fixture
+async def live(served: Releases, repository: Path, triton: FakeTriton) -> LoadedRelease:
+    publish(repository, 3)
+    loaded = await served.serve(3)
+    triton.asked.clear()
+    return loaded
+
+
+async def test_retrieval_asks_the_pinned_version(live: LoadedRelease, triton: FakeTriton) -> None:
+    answer = await live.retrieve(history("a", "b"), 5.0)
+    assert answer.keys.tolist() == [item_key("b")] * 3
+    assert answer.scores.tolist() == [3.0, 2.0, 1.0]
+    assert answer.oov_count == 2
+    assert list(triton.asked) == [("retrieval", 3, ((1, HISTORY_LENGTH),) * 3)]
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 128, 129, 512])
+async def test_candidates_are_padded_to_a_warm_shape_and_cut_again(
+    live: LoadedRelease, triton: FakeTriton, count: int
+) -> None:
+    keys = np.arange(1, count + 1)
+    features = np.ones((count, len(CANDIDATE_FEATURES)), np.float32)
+    relevance = await live.rank(history("a"), keys, features, 5.0)
+    assert relevance.tolist() == keys.tolist()
+    assert relevance.dtype == np.float32
+    ((_, version, shapes),) = triton.asked
+    assert version == 3
+    padded = next(size for size in CANDIDATE_BUCKETS if count <= size)
+    assert shapes[3:] == ((1, padded), (1, padded, len(CANDIDATE_FEATURES)))
+
+
+async def test_concurrent_users_share_calls_and_get_their_own_answers(
+    live: LoadedRelease, triton: FakeTriton
+) -> None:
+    names = [f"i{n}" for n in range(40)]
+    answers = await asyncio.gather(*(live.retrieve(history(name), 5.0) for name in names))
+    assert [a.keys[0] for a in answers] == [item_key(name) for name in names]
+    assert sum(triton.asked.values()) < 5
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+async def test_numbers_that_are_none_are_a_failure(loaded, bad: float) -> None:
+    async def infer(model: str, version: int, inputs: Any, timeout_s: float) -> Any:
+        if model == "ranking":
+            return {"RELEVANCE__0": np.full((1, 32), bad, np.float32)}
+        return {
+            "ITEM_KEYS__0": np.array([[1, 2]]),
+            "SCORES__1": np.array([[1.0, bad]], np.float32),
+            "OOV_COUNT__3": np.array([[0]], np.int32),
+        }
+
+    release = loaded(infer)
+    with pytest.raises(InferenceFailed):
+        await release.retrieve(history("a"), 5.0)
+    features = np.zeros((1, len(CANDIDATE_FEATURES)), np.float32)
+    with pytest.raises(InferenceFailed):
+        await release.rank(history("a"), np.array([1]), features, 5.0)
+
+
+async def test_what_the_padding_scores_does_not_matter(loaded) -> None:
+    async def infer(model: str, version: int, inputs: Any, timeout_s: float) -> Any:
+        return {"RELEVANCE__0": np.array([[0.5] + [np.nan] * 31], np.float32)}
+
+    features = np.zeros((1, len(CANDIDATE_FEATURES)), np.float32)
+    assert await loaded(infer).rank(history("a"), np.array([1]), features, 5.0) == [0.5]
+
+
+@pytest.mark.parametrize(("budget_s", "timeout_s"), [(0.05, 5.0), (5.0, 0.05)])
+async def test_the_caller_and_the_setting_bound_the_wait(
+    loaded, budget_s: float, timeout_s: float
+) -> None:
+    async def hang(model: str, version: int, inputs: Any, timeout_s: float) -> Any:
+        await asyncio.sleep(60)
+
+    doubts: list[None] = []
+    release = loaded(hang, timeout_s, lambda: doubts.append(None))
+    started = time.monotonic()
+    with pytest.raises(InferenceDeadline):
+        await release.retrieve(history("a"), budget_s)
+    assert time.monotonic() - started < 2.0
+    # A late answer does not say that the models are gone.
+    assert doubts == []
+
+
+@pytest.mark.parametrize("failure", [TritonUnavailable("gone"), InferenceFailed("broken")])
+async def test_an_answer_as_from_lost_models_raises_doubt(loaded, failure: Exception) -> None:
+    async def infer(model: str, version: int, inputs: Any, timeout_s: float) -> Any:
+        raise failure
+
+    doubts: list[None] = []
+    with pytest.raises(type(failure)):
+        await loaded(infer, doubt=lambda: doubts.append(None)).retrieve(history("a"), 5.0)
+    assert doubts == [None]
+
+
+# Models that get lost.
+
+
+async def test_models_a_restarted_triton_does_not_hold_are_loaded_again(
+    live: LoadedRelease, triton: FakeTriton
+) -> None:
+    triton.loads.clear()
+    triton.held.clear()
+    with pytest.raises(TritonUnavailable):
+        await live.retrieve(history("a"), 5.0)
+    await until(lambda: len(triton.held) == 2)
+    assert sorted(triton.loads) == [("ranking", (3,)), ("retrieval", (3,))]
+    assert (await live.retrieve(history("a"), 5.0)).keys[0] == item_key("a")
+
+
+async def test_a_model_whose_process_died_is_unloaded_and_loaded(
+    live: LoadedRelease, triton: FakeTriton
+) -> None:
+    triton.loads.clear()
+    triton.dead = {"retrieval"}
+    with pytest.raises(InferenceFailed):
+        await live.retrieve(history("a"), 5.0)
+    await until(lambda: triton.loads == [("retrieval", (3,))])
+    assert triton.unloads == ["retrieval"]
+    assert (await live.retrieve(history("a"), 5.0)).keys[0] == item_key("a")
+
+
+async def test_a_triton_that_is_down_is_waited_for(live: LoadedRelease, triton: FakeTriton) -> None:
+    triton.loads.clear()
+    triton.ready = False
+    triton.held.clear()
+    for _ in range(3):
+        with pytest.raises(TritonUnavailable):
+            await live.retrieve(history("a"), 5.0)
+        await asyncio.sleep(0.01)
+    assert triton.loads == []
+    triton.ready = True
+    await until(lambda: len(triton.held) == 2)
+    assert (await live.retrieve(history("a"), 5.0)).oov_count == 2
+
+
+async def test_a_failure_that_was_none_of_the_models_changes_nothing(
+    live: LoadedRelease, served: Releases, triton: FakeTriton
+) -> None:
+    triton.loads.clear()
+    served._doubt()
+    task = served._restoring
+    assert task is not None
+    served._doubt()
+    assert served._restoring is task
+    await task
+    assert triton.loads == triton.unloads == []
+
+
+async def test_files_damaged_meanwhile_are_not_loaded_again(
+    live: LoadedRelease, repository: Path, triton: FakeTriton
+) -> None:
+    triton.loads.clear()
+    triton.held.clear()
+    model = repository / "retrieval" / "3" / "model.pt"
+    whole = model.read_bytes()
+    model.write_bytes(b"")
+    with pytest.raises(TritonUnavailable):
+        await live.retrieve(history("a"), 5.0)
+    await asyncio.sleep(0.02)
+    assert triton.loads == []
+    model.write_bytes(whole)
+    await until(lambda: len(triton.held) == 2)
+
+
+# Stopping.
+
+
+async def test_draining_answers_what_runs_and_refuses_the_rest(
+    live: LoadedRelease, served: Releases
+) -> None:
+    running = asyncio.create_task(live.retrieve(history("a"), 5.0))
+    await asyncio.sleep(0)
+    await served.drain()
+    assert (await running).keys[0] == item_key("a")
+    with pytest.raises(TritonUnavailable):
+        await live.retrieve(history("a"), 5.0)
+
+
+async def test_draining_does_not_wait_for_a_triton_that_is_down(
+    live: LoadedRelease, served: Releases, triton: FakeTriton
+) -> None:
+    triton.ready = False
+    with pytest.raises(TritonUnavailable):
+        await live.retrieve(history("a"), 5.0)
+    async with asyncio.timeout(5):
+        await served.drain()

@@ -1,0 +1,63 @@
+"""The pipeline over a real store, and a small world in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from typing import Any
+
+import pytest
+import structlog
+
+from server.catalog import Catalog
+from server.metrics import Metrics
+from server.recommend.pipeline import Recommender
+from server.state.sqlite import SqliteStore
+from server.users import Users
+from tests.suites.store_suite import deed
+from tests.unit.server.recommend.fakes import FakeRelease, FakeReleases, about, made
+
+
+@pytest.fixture
+def release() -> FakeRelease:
+    return FakeRelease()
+
+
+@pytest.fixture
+def releases(release: FakeRelease) -> FakeReleases:
+    return FakeReleases(release)
+
+
+@pytest.fixture
+def recommender(
+    store: SqliteStore, writer: Executor, metrics: Metrics, releases: Any
+) -> Recommender:
+    catalog = Catalog(store, writer)
+    return Recommender(store, Users(store, 64), catalog, releases, metrics, 5.0, 0.7, 4)
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[dict[str, Any]]]:
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+@pytest.fixture
+def world(store: SqliteStore, release: FakeRelease) -> None:
+    """Ann likes music, has seen m0; others make s0, s1, m0, m1, s2 popular, in that order."""
+    names = ["s0", "s1", "m0", "m1", "s2", "s3", "m2", "m3"]
+    store.write_items([made(name) for name in names])
+    store.append(
+        [
+            deed(f"{user}-{name}", user, name, days=1.0, interests=about(name), weight=weight)
+            for user, weight, name in (
+                ("bob", 5.0, "s0"),
+                ("bob", 4.0, "s1"),
+                ("bob", 2.0, "m0"),
+                ("bob", 2.0, "m1"),
+                ("bob", 1.0, "s2"),
+                ("ann", 1.0, "m0"),
+            )
+        ]
+    )
+    release.best = ["m1", "s0", "m2", "s1"]
