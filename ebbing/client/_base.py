@@ -69,4 +69,6 @@ def channel_options() -> Sequence[tuple[str, Any]]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 5000),
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        # How large an answer may be is the gateway's to say, not a default of 4 MiB here.
+        ("grpc.max_receive_message_length", -1),
     ]

@@ -206,8 +206,8 @@ class RecommendedItem(_message.Message):
     item_id: _builtins.str
     """Output only. The item."""
     score: _builtins.float
-    """Output only. What the slate is ordered by, no unit: relevance weighed by the strategy. Zero: the
-    least.
+    """Output only. What the slate is ordered by, no unit: what the models believe, weighed by the
+    strategy. Zero: the least.
     """
     relevance: _builtins.float
     """Output only. The ranking model's relevance φ(I_u, X_i), from 0 to 1. Unset: not ranked."""

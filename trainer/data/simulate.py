@@ -205,7 +205,8 @@ def _protagonist(config: SimulationConfig) -> tuple[Episode, ...]:
     return (
         Episode("sports/football", "faded", start, end - 38 * DAY_S, None, 0.22, 4.0),
         Episode("cooking/baking", "rising", end - 32 * DAY_S, None, None, 0.6, 6.0),
-        Episode("music/jazz", "resting", start + 3 * DAY_S, None, WEEK_S, 0.5),
+        # Its last day lies five days before the end: at rest when the story ends.
+        Episode("music/jazz", "resting", start + 6 * DAY_S, None, WEEK_S, 0.5),
     )
 
 
