@@ -203,7 +203,7 @@ def _grpc_server(settings: Settings, parts: _Parts) -> grpc.aio.Server:
         interceptors=[Boundary(parts.metrics, time.monotonic, lambda: uuid.uuid4().hex[:12])],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
-            ("grpc.max_send_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ],
     )

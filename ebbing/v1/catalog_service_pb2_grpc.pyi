@@ -38,7 +38,7 @@ class CatalogServiceStub:
     GetItem: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetItemRequest, _catalog_service_pb2.GetItemResponse]
     """Reads one item. NOT_FOUND: ITEM_NOT_FOUND."""
     ListItems: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListItemsRequest, _catalog_service_pb2.ListItemsResponse]
-    """Lists items by id."""
+    """Lists items by id. A page of large items ends early; the token tells whether there are more."""
     DeleteItem: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteItemRequest, _catalog_service_pb2.DeleteItemResponse]
     """Deletes one item; events about it stay. Deleting what is not there succeeds."""
     BatchWriteInterests: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchWriteInterestsRequest, _catalog_service_pb2.BatchWriteInterestsResponse]
@@ -60,7 +60,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     GetItem: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetItemRequest, _catalog_service_pb2.GetItemResponse]  # type: ignore[assignment]
     """Reads one item. NOT_FOUND: ITEM_NOT_FOUND."""
     ListItems: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListItemsRequest, _catalog_service_pb2.ListItemsResponse]  # type: ignore[assignment]
-    """Lists items by id."""
+    """Lists items by id. A page of large items ends early; the token tells whether there are more."""
     DeleteItem: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteItemRequest, _catalog_service_pb2.DeleteItemResponse]  # type: ignore[assignment]
     """Deletes one item; events about it stay. Deleting what is not there succeeds."""
     BatchWriteInterests: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchWriteInterestsRequest, _catalog_service_pb2.BatchWriteInterestsResponse]  # type: ignore[assignment]
@@ -97,7 +97,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.ListItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListItemsResponse, _abc.Awaitable[_catalog_service_pb2.ListItemsResponse]]:
-        """Lists items by id."""
+        """Lists items by id. A page of large items ends early; the token tells whether there are more."""
 
     @_abc_1.abstractmethod
     def DeleteItem(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from ebbing.v1 import catalog_service_pb2 as pb
 from ebbing.v1 import catalog_service_pb2_grpc
 from server.catalog import Catalog
@@ -12,6 +14,8 @@ from server.rpc.validation import Checks, check_interest, check_item, check_rela
 __all__ = ["CatalogServicer"]
 
 MAX_WRITES = 1000
+PAGE_BYTES = 2 * 2**20
+"""A page of items ends when it has so many bytes: clients take 4 MiB unless told otherwise."""
 
 
 class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
@@ -44,8 +48,10 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
     ) -> pb.ListItemsResponse:
         """List items by id."""
         size, after = page_size(request.page_size), read_token("items", request.page_token)
-        items = self._catalog.list_items(after, size)
-        more = write_token("items", items[-1].item_id) if len(items) == size else ""
+        found = self._catalog.list_items(after, size)
+        items = _within_bytes(found)
+        full = len(found) == size or len(items) < len(found)
+        more = write_token("items", items[-1].item_id) if full else ""
         return pb.ListItemsResponse(items=items, next_page_token=more)
 
     async def DeleteItem(
@@ -100,3 +106,10 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         relations = self._catalog.list_relations(request.user_id, after, size)
         more = write_token(listing, relations[-1].other_user_id) if len(relations) == size else ""
         return pb.ListRelationsResponse(relations=relations, next_page_token=more)
+
+
+def _within_bytes(items: list[pb.Item]) -> list[pb.Item]:
+    """The first items that fit into a page, at least one of them."""
+    ends = itertools.accumulate(item.ByteSize() for item in items)
+    fitting = sum(1 for _ in itertools.takewhile(lambda end: end <= PAGE_BYTES, ends))
+    return items[: max(fitting, 1)]
