@@ -170,7 +170,10 @@ class AsyncClient(ClientBase):
         while True:
             try:
                 answer = await rpc(
-                    call.request, timeout=attempts.time_left, metadata=self.options.metadata
+                    call.request,
+                    timeout=attempts.time_left,
+                    metadata=self.options.metadata,
+                    wait_for_ready=self.options.wait_for_ready,
                 )
             except grpc.RpcError as failure:
                 error = translate(failure)
@@ -187,7 +190,12 @@ class AsyncClient(ClientBase):
     ) -> AsyncIterator[R]:
         """Start a stream now, and read it as it is asked for; closing the iterator ends it."""
         options = self.options
-        call = rpc(request, timeout=options.stream_deadline_s, metadata=options.metadata)
+        call = rpc(
+            request,
+            timeout=options.stream_deadline_s,
+            metadata=options.metadata,
+            wait_for_ready=options.wait_for_ready,
+        )
 
         async def answers() -> AsyncIterator[R]:
             try:

@@ -34,6 +34,9 @@ class ClientOptions:
     """Retries a client has in hand. Each costs 1, so a gateway that is down is not flooded."""
     retry_refund: float = 0.1
     """What each success gives back to the budget: at length, one retry in ten calls."""
+    wait_for_ready: bool = False
+    """Whether a call waits for a connection until its deadline instead of failing at once: for a
+    service that may start before the gateway does."""
     metadata: tuple[tuple[str, str], ...] = ()
     """Sent with every call, such as ``("authorization", "Bearer ...")``."""
 

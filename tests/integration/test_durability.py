@@ -7,6 +7,7 @@ import re
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -25,6 +26,9 @@ from trainer.data.simulate import PROTAGONIST
 END = LOG.end
 ONCE = ClientOptions(deadline_s=60.0, batch_deadline_s=60.0, max_attempts=1)
 """Nothing is tried again: each failure counts."""
+
+RETURNING = replace(ONCE, wait_for_ready=True)
+"""The same towards a gateway that was just away: gRPC is not through with its pause yet."""
 
 ROUNDS = 10
 USERS = 7
@@ -93,15 +97,16 @@ async def test_what_was_acknowledged_survives_a_kill(
                 for w, size in enumerate((1, 1, 1, 20, 0))
             ]
             while len(journal.acknowledged) < enough:
+                assert not all(writer.done() for writer in writers)
                 await asyncio.sleep(0)
             gateway.kill()
             await asyncio.gather(*writers)
         gateway.start()
-        async with AsyncClient(gateway.address, options=ONCE) as client:
+        async with AsyncClient(gateway.address, options=RETURNING) as client:
             new = [one for key, one in journal.acknowledged.items() if key not in before]
             assert (await client.write_events(new)).duplicate_count == len(new)
 
-    async with AsyncClient(gateway.address, options=ONCE) as client:
+    async with AsyncClient(gateway.address, options=RETURNING) as client:
         # What was cut off unacknowledged may have been written or not; now all of it is.
         answer = await client.write_events(journal.sent.values())
         assert answer.accepted_count + answer.duplicate_count == len(journal.sent)
