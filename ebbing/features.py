@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ebbing.interest.forgetting import ForgettingParameters, assess
+from ebbing.interest.forgetting import ForgettingParameters, Retention, assess
 from ebbing.interest.profile import interest_vectors
 from ebbing.interest.trace import TraceTable
 
@@ -64,14 +64,17 @@ def candidate_features(
     item_interests: Sequence[Sequence[tuple[str, float]]],
     at: float,
     parameters: ForgettingParameters,
+    assessed: Retention | None = None,
 ) -> NDArray[np.float32]:
     """``CANDIDATE_FEATURES`` of C candidates for one user at ``at``, (C, 6).
+
+    ``assessed`` is what ``assess`` says of the user at ``at``, for callers who know it already.
 
     Raises:
         ValueError: ``at`` is before the user's newest event.
     """
     vectors = interest_vectors(table, at)
-    assessed = assess(table, at, parameters)
+    assessed = assessed or assess(table, at, parameters)
     tiny = np.finfo(np.float64).tiny
     values = np.column_stack(
         [

@@ -132,11 +132,11 @@ def retention_features(
     recency = np.maximum(np.asarray(at, np.float64) - newest, 0.0)
     gap = np.where(n > 1, (newest - begun) / np.maximum(n - 1, 1), default_gap_s)
     gap = np.maximum(gap, MIN_GAP_S)
-    columns = np.broadcast_arrays(
-        n, recency / DAY_S, gap / DAY_S, recency / gap, activity_total, activity_recent
-    )
-    features: Floats = np.log1p(np.stack(columns, axis=-1).astype(np.float64))
-    return features
+    columns = (n, recency / DAY_S, gap / DAY_S, recency / gap, activity_total, activity_recent)
+    features = np.empty((*np.broadcast(*columns).shape, len(FEATURES)))
+    for i, column in enumerate(columns):
+        features[..., i] = column
+    return np.log1p(features, out=features)
 
 
 def retention(features: ArrayLike, parameters: ForgettingParameters) -> Floats:
@@ -220,18 +220,24 @@ def assess(
     recent = float(table.total_bank(at)[ACTIVITY_RATE])
     count, first, last = table.count, table.first, table.last
     default = parameters.default_gap_s
-
-    def rho(n: Floats, newest: Floats, moment: Floats | float) -> Floats:
-        features = retention_features(n, first, newest, table.event_count, recent, moment, default)
-        return retention(features, parameters)
-
-    now, fresh = rho(count, last, at), rho(count, last, last)
-    freshness = _share(now, fresh)
     # Before its newest event an interest had one event fewer, and had waited since the previous.
     earlier = np.isfinite(table.previous)
     previous = np.where(earlier, table.previous, last)
     n_before = np.maximum(count - 1, 1)
-    before = _share(rho(n_before, previous, last), rho(n_before, previous, previous))
+    # All four readings at once: now, just after the newest event, just before it, and just after
+    # the previous one.
+    features = retention_features(
+        np.stack([count, count, n_before, n_before]),
+        first,
+        np.stack([last, last, previous, previous]),
+        table.event_count,
+        recent,
+        np.stack([np.full_like(last, at), last, last, previous]),
+        default,
+    )
+    now, fresh, waited, fresh_before = retention(features, parameters)
+    freshness = _share(now, fresh)
+    before = _share(waited, fresh_before)
     gap_before = _gaps(n_before, first, previous, default)
     rested = (count > limits.established) & (last - previous <= limits.resting_gaps * gap_before)
     was_forgotten = earlier & (before < limits.forgotten) & ~rested

@@ -235,7 +235,7 @@ class TraceTable:
 
     def total_bank(self, at: float) -> Floats:
         """Decayed sums over all events of the user at ``at``, (R,); zeros without events."""
-        return self._bank(at)[0] if self.rows else np.zeros(BANK_SIZE)
+        return self._bank(at, 1)[0] if self.rows else np.zeros(BANK_SIZE)
 
     def bank_before_period(self, at: float) -> Floats:
         """Decayed sums as of the start of ``at``'s period, of the events before it, (N, R).
@@ -254,11 +254,13 @@ class TraceTable:
         )
         return carried[1:]
 
-    def _bank(self, at: float) -> Floats:
+    def _bank(self, at: float, rows: int | None = None) -> Floats:
+        """Decayed sums of the first rows, or of all."""
         self._check(at)
-        last = self.times[:, 2]
+        last = self.times[:rows, 2]
         starts = np.floor(last / PERIOD_S) * PERIOD_S
-        return self.open_sums * _decay(at - last) + self.closed_sums * _decay(at - starts)
+        opened = self.open_sums[:rows] * _decay(at - last)
+        return opened + self.closed_sums[:rows] * _decay(at - starts)
 
     def _check(self, at: float) -> None:
         newest = self.span[1]

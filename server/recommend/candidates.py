@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from server.inference.releases import Retrieved
 from server.state.store import ItemRecord
@@ -19,8 +19,7 @@ class Source(IntEnum):
     REQUEST = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An item that may come into the slate."""
 
     item: ItemRecord

@@ -142,7 +142,7 @@ class Recommender:
                 candidates = self._filter(candidates, excluded, user)
                 with self._stage("ranking"):
                     ranking_s = models_s * (1 - RETRIEVAL_SHARE)
-                    relevance = await self._rank(release, user, candidates, ranking_s)
+                    relevance = await self._rank(release, user, context, candidates, ranking_s)
             except InferenceError as error:
                 degraded = f"TRITON_{error.outcome.upper()}"
                 log.warning(
@@ -181,7 +181,7 @@ class Recommender:
             ]
         )
         try:
-            relevance = await self._rank(release, user, candidates, budget_s)
+            relevance = await self._rank(release, user, context, candidates, budget_s)
         except InferenceError as error:
             log.warning("scoring failed", error=str(error), detail=error.detail)
             raise ModelsUnavailable("the models do not answer: try again in a moment") from error
@@ -214,12 +214,20 @@ class Recommender:
 
     @staticmethod
     async def _rank(
-        release: LoadedRelease, user: UserView, candidates: Sequence[Candidate], budget_s: float
+        release: LoadedRelease,
+        user: UserView,
+        context: InterestContext,
+        candidates: Sequence[Candidate],
+        budget_s: float,
     ) -> NDArray[np.float32] | None:
         if not candidates:
             return None
         features = candidate_features(
-            user.traces, [c.item.interests for c in candidates], user.at_s, release.forgetting
+            user.traces,
+            [c.item.interests for c in candidates],
+            user.at_s,
+            release.forgetting,
+            context.assessed,
         )
         keys = np.array([c.item.item_key for c in candidates], np.int64)
         return await release.rank(user.history, keys, features, budget_s)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -160,7 +159,7 @@ def test_without_relevance_the_score_is_the_weight(context: InterestContext) -> 
 def retrieved(*scores: float) -> list[Candidate]:
     """Candidates about the same living interest, with these retrieval scores."""
     return [
-        replace(c, retrieval_score=s)
+        c._replace(retrieval_score=s)
         for c, s in zip(candidates(*[ALIVE] * len(scores)), scores, strict=True)
     ]
 
@@ -180,7 +179,7 @@ def test_certain_relevance_leaves_scores_finite(context: InterestContext) -> Non
 
 
 def test_forgetting_weighs_belief(context: InterestContext) -> None:
-    items = [replace(c, retrieval_score=1.0) for c in candidates(FADED, ALIVE)]
+    items = [c._replace(retrieval_score=1.0) for c in candidates(FADED, ALIVE)]
     ranked = follow(items, relevance(0.6, 0.5), context, 0.7)
     relative = RHO["faded"] / RHO["alive"]
     assert ids(ranked) == ["i1", "i0"]
