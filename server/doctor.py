@@ -63,8 +63,8 @@ def check_python(running: Sequence[int] = sys.version_info[:3]) -> Finding:
 
 def check_libpython() -> Finding:
     """The shared library of this interpreter, which Triton's Python stub loads."""
-    from server.inference.embedded import locate_runtime
     from server.inference.errors import TritonStartError
+    from server.inference.runtime import locate_runtime
 
     try:
         runtime = locate_runtime()

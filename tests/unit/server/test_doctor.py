@@ -19,7 +19,7 @@ from server.doctor import (
     check_repository,
     check_sqlite,
 )
-from server.inference import embedded
+from server.inference import runtime
 from server.inference.errors import TritonStartError
 
 
@@ -37,7 +37,7 @@ def test_a_missing_libpython_is_named_with_its_remedy(monkeypatch):
     def missing():
         raise TritonStartError("libpython3.11.so.1.0 is not found: apt install libpython3.11")
 
-    monkeypatch.setattr(embedded, "locate_runtime", missing)
+    monkeypatch.setattr(runtime, "locate_runtime", missing)
     assert_bad(check_libpython(), "apt install libpython3.11")
 
 
