@@ -105,6 +105,12 @@ class ForgettingParameters:
         return json.dumps({"features": FEATURES, **asdict(self)}, indent=2) + "\n"
 
 
+def _gaps(count: Floats, first: Floats, last: Floats, default_s: float) -> Floats:
+    gaps = np.where(count > 1, (last - first) / np.maximum(count - 1, 1), default_s)
+    floored: Floats = np.maximum(gaps, MIN_GAP_S)
+    return floored
+
+
 def retention_features(
     count: ArrayLike,
     first: ArrayLike,
@@ -130,8 +136,7 @@ def retention_features(
     """
     n, begun, newest = (np.asarray(a, np.float64) for a in (count, first, last))
     recency = np.maximum(np.asarray(at, np.float64) - newest, 0.0)
-    gap = np.where(n > 1, (newest - begun) / np.maximum(n - 1, 1), default_gap_s)
-    gap = np.maximum(gap, MIN_GAP_S)
+    gap = _gaps(n, begun, newest, default_gap_s)
     columns = (n, recency / DAY_S, gap / DAY_S, recency / gap, activity_total, activity_recent)
     features = np.empty((*np.broadcast(*columns).shape, len(FEATURES)))
     for i, column in enumerate(columns):
@@ -191,12 +196,6 @@ class Retention:
     """Typical seconds between events; the default where there was only one."""
     states: NDArray[np.int64]
     """``InterestState`` numbers."""
-
-
-def _gaps(count: Floats, first: Floats, last: Floats, default_s: float) -> Floats:
-    gaps = np.where(count > 1, (last - first) / np.maximum(count - 1, 1), default_s)
-    floored: Floats = np.maximum(gaps, MIN_GAP_S)
-    return floored
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
