@@ -83,6 +83,8 @@ class Stage:
             if stay:
                 self._serve_on(children)
             self._narrator.step("Stopping the gateway and Triton")
+            with self._narrator.task("stopping"):
+                children.stop()
         self._narrator.say("Stopped.")
 
     def _generate(self) -> Path:
