@@ -156,11 +156,10 @@ def publish(
 
 
 def _show(figures: Mapping[str, Any]) -> None:
-    from trainer.evaluate import ORDERS
+    from trainer.evaluate import told
 
-    for group in ("full_catalogue", "reranking"):
-        for name, row in figures[group].items():
-            print(
-                f"HR@10 {row['hit_rate_at_10']:.4f}  NDCG@10 {row['ndcg_at_10']:.4f}  "
-                f"{row['tests']:>6} tests  {ORDERS[name]}"
-            )
+    for title, row in told(figures):
+        print(
+            f"HR@10 {row['hit_rate_at_10']:.4f}  NDCG@10 {row['ndcg_at_10']:.4f}  "
+            f"{row['tests']:>6} tests  {title}"
+        )

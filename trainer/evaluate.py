@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -155,6 +155,19 @@ def evaluate_all(
         group: {name: asdict(figures) for name, figures in of_group.items()}
         for group, of_group in (("full_catalogue", full), ("reranking", orders))
     }
+
+
+def told(
+    figures: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """What to tell people of `evaluate`'s figures: titles and rows, none twice."""
+    told_before: list[tuple[str, Mapping[str, float]]] = []
+    for group in ("full_catalogue", "reranking"):
+        for name, row in figures[group].items():
+            # With few tests the orders are measured on all of them, retrieval's own among them.
+            if (name, row) not in told_before:
+                told_before.append((name, row))
+                yield ORDERS[name], row
 
 
 def evaluate_reranking(

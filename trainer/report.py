@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from trainer.evaluate import ORDERS
+from trainer.evaluate import told
 from trainer.retrieval import EpochFigures
 
 TITLES = {"retrieval": "hit rate at 10", "ranking": "accuracy"}
@@ -53,10 +53,8 @@ def _page(run: Mapping[str, Any], curves: Mapping[str, Sequence[EpochFigures]]) 
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {ORDERS[name]} | {row['tests']} | {row['hit_rate_at_10']:.4f} "
-        f"| {row['ndcg_at_10']:.4f} |"
-        for group in ("full_catalogue", "reranking")
-        for name, row in metrics[group].items()
+        f"| {title} | {row['tests']} | {row['hit_rate_at_10']:.4f} | {row['ndcg_at_10']:.4f} |"
+        for title, row in told(metrics)
     ]
     ranking = metrics["ranking"]
     lines += [

@@ -16,6 +16,7 @@ from trainer.evaluate import (
     evaluate_reranking,
     evaluate_retrieval,
     last_event_tests,
+    told,
 )
 
 ITEMS = [f"i{n}" for n in range(6)]
@@ -100,3 +101,11 @@ def test_keys_outside_the_log_are_not_items() -> None:
 
 def test_no_tests_give_no_figures() -> None:
     assert Figures.of(np.zeros(0, np.int64)) == Figures(0, 0.0, 0.0)
+
+
+def test_a_row_measured_twice_is_told_once():
+    one, other = {"tests": 3, "hit_rate_at_10": 0.5}, {"tests": 3, "hit_rate_at_10": 0.4}
+    same = {"full_catalogue": {"retrieval": one}, "reranking": {"retrieval": dict(one)}}
+    assert [row for _, row in told(same)] == [one]
+    differing = {"full_catalogue": {"retrieval": one}, "reranking": {"retrieval": other}}
+    assert [row for _, row in told(differing)] == [one, other]
