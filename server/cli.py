@@ -14,26 +14,26 @@ from ebbing.cli import CommandError
 
 def serve(
     state: Annotated[
-        Path | None, typer.Option(help="SQLite file of events and state. [dim]ebbing.db[/dim]")
+        Path | None, typer.Option(help="SQLite file of events and state.", show_default="ebbing.db")
     ] = None,
     repository: Annotated[
-        Path | None, typer.Option(help="Folder of models and releases. [dim]triton_repo[/dim]")
+        Path | None, typer.Option(help="Folder of models and releases.", show_default="triton_repo")
     ] = None,
     release: Annotated[
-        int | None, typer.Option(min=0, help="Release to serve; 0 is the newest. [dim]0[/dim]")
+        int | None, typer.Option(min=0, help="Release to serve; 0 is the newest.", show_default="0")
     ] = None,
     triton_address: Annotated[
         str | None,
-        typer.Option("--triton", help="gRPC address of Triton. [dim]127.0.0.1:8001[/dim]"),
+        typer.Option("--triton", help="gRPC address of Triton.", show_default="127.0.0.1:8001"),
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on. [dim]127.0.0.1[/dim]")
+        str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="gRPC port; 0: any. [dim]50051[/dim]")
+        int | None, typer.Option(min=0, max=65535, help="gRPC port; 0: any.", show_default="50051")
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port of /metrics. [dim]9464[/dim]")
+        int | None, typer.Option(min=0, max=65535, help="Port of /metrics.", show_default="9464")
     ] = None,
 ) -> None:
     """Run the gateway until Ctrl-C or SIGTERM; running calls are answered first.

@@ -13,7 +13,6 @@ import typer
 from ebbing.cli import CommandError
 
 Folder = Annotated[Path, typer.Option(help="Folder of the log (events.csv[.gz], items.csv[.gz]).")]
-Run = Annotated[Path, typer.Option(help="Run folder that `ebbing train` wrote.")]
 
 
 def simulate(
@@ -93,8 +92,10 @@ def train(
 
 def evaluate(
     what: Annotated[str, typer.Argument(help="ranking: the models of a run on a log.")],
-    run: Run,
     data: Folder,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder that `ebbing train` wrote; ranking needs it.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file too.")
     ] = None,
@@ -114,6 +115,8 @@ def evaluate(
         )
     if what != "ranking":
         raise CommandError(f"nothing to evaluate named {what!r}: use ranking")
+    if run is None:
+        raise CommandError("evaluating ranking needs a run: name its folder with --run")
     from trainer.data.log import LogError
     from trainer.progress import Reporter
     from trainer.runs import RunError, evaluate_run

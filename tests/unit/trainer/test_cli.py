@@ -71,3 +71,10 @@ def test_publish_prints_the_release(run: Path, repository: Path) -> None:
 def test_publish_says_why_it_refuses(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"config\.pbtxt is missing"):
         invoke("publish", tmp_path, "--repository", tmp_path)
+
+
+def test_evaluating_names_what_it_needs(tmp_path):
+    with pytest.raises(CommandError, match="--run"):
+        cli.evaluate("ranking", tmp_path)
+    with pytest.raises(CommandError, match="to come"):
+        cli.evaluate("forgetting", tmp_path)
