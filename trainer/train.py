@@ -19,7 +19,7 @@ from ebbing.manifest import sha256_of
 from trainer.data.log import EventLog, LogError, read_log
 from trainer.data.replay import replay
 from trainer.evaluate import PROTOCOL, Retriever, evaluate_all
-from trainer.export import PARITY_ATOL, TorchScriptExporter, parity_samples
+from trainer.export import PARITY_ATOL, Exporter, TorchScriptExporter, parity_samples
 from trainer.forgetting import FittedForgetting, fit_forgetting
 from trainer.progress import Reporter
 from trainer.ranking import RankingResult, train_ranking
@@ -150,7 +150,7 @@ def _export(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write both models; returns the parity figures and the recorded samples."""
     keys = item_keys(log.item_ids)
-    exporter = TorchScriptExporter()
+    exporter: Exporter = TorchScriptExporter()
     parity: dict[str, Any] = {"tolerance": PARITY_ATOL}
     samples = {}
     with reporter.stage("export", 2, "models") as stage:

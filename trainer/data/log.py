@@ -7,7 +7,7 @@ The plain CSV format: `events.csv[.gz]` with `user_id,item_id,event_type,event_t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,11 +78,6 @@ class EventLog:
 
     def __len__(self) -> int:
         return len(self.times)
-
-    def slices(self) -> Iterator[slice]:
-        """The events of each user, as slices of the columns, in the order of `user_ids`."""
-        for start, stop in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
-            yield slice(start, stop)
 
     def last_events(self) -> np.ndarray:
         """Event number of the last event of each user who has more than one."""
