@@ -76,13 +76,11 @@ def check_libpython() -> Finding:
 
 def check_port(port: int, purpose: str) -> Finding:
     """A port is free on the loopback interface."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            remedy = f"stop what holds it (ss -ltnp 'sport = :{port}'), or choose another"
-            return Finding(f"port {port}", Verdict.BAD, f"taken, wanted for {purpose}", remedy)
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        remedy = f"stop what holds it (ss -ltnp 'sport = :{port}'), or choose another"
+        return Finding(f"port {port}", Verdict.BAD, f"taken, wanted for {purpose}", remedy)
     return Finding(f"port {port}", Verdict.GOOD, f"free for {purpose}")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from ebbing.heartbeat import every
 
 LINE_EVERY_S = 3.0
 
@@ -97,29 +98,11 @@ class Reporter:
                 bar.update(task, completed=stage.done, figures=stage.figures())
 
             show()
-            with _every(0.25, show):
+            with every(0.25, show):
                 yield
 
     @contextmanager
     def _lines(self, stage: Stage) -> Iterator[None]:
         self.say(f"{stage.name} ...")
-        with _every(LINE_EVERY_S, lambda: self.say(stage.line())):
+        with every(LINE_EVERY_S, lambda: self.say(stage.line())):
             yield
-
-
-@contextmanager
-def _every(seconds: float, do: Callable[[], None]) -> Iterator[None]:
-    """Call `do` every so often from a thread of its own, so that long steps are not silent."""
-    over = threading.Event()
-
-    def run() -> None:
-        while not over.wait(seconds):
-            do()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from ebbing.heartbeat import every
 
 __all__ = ["Narrator", "Task"]
 
@@ -84,7 +85,7 @@ class Narrator:
         """Show work from start to end: a bar on a terminal, a line every few seconds elsewhere."""
         work = Task(total, unit)
         if not self._console.is_terminal:
-            with _every(LINE_EVERY_S, lambda: self.say(escape(f"{text}: {work.figures()}"))):
+            with every(LINE_EVERY_S, lambda: self.say(escape(f"{text}: {work.figures()}"))):
                 yield work
             return
         columns = (
@@ -99,22 +100,5 @@ class Narrator:
             def update() -> None:
                 bar.update(shown, completed=work.done, figures=work.figures())
 
-            with _every(0.2, update):
+            with every(0.2, update):
                 yield work
-
-
-@contextmanager
-def _every(seconds: float, do: Callable[[], None]) -> Iterator[None]:
-    over = threading.Event()
-
-    def run() -> None:
-        while not over.wait(seconds):
-            do()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

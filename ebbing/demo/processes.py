@@ -59,24 +59,11 @@ def choose_ports(wanted: Sequence[int]) -> list[int]:
         ports = []
         for port in wanted:
             try:
-                taken = held.enter_context(_bound(port))
+                taken = held.enter_context(socket.create_server(("127.0.0.1", port)))
             except OSError:
-                taken = held.enter_context(_bound(0))
+                taken = held.enter_context(socket.create_server(("127.0.0.1", 0)))
             ports.append(int(taken.getsockname()[1]))
         return ports
-
-
-def _bound(port: int) -> socket.socket:
-    listener = socket.socket()
-    # As servers do: a port whose last connections linger is free.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-        listener.listen(1)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 @dataclass(frozen=True)

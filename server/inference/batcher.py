@@ -322,6 +322,11 @@ def bucket(rows: int, max_rows: int) -> int:
     return min(1 << (rows - 1).bit_length(), max_rows)
 
 
+def buckets(max_rows: int) -> list[int]:
+    """All the row counts that calls are padded up to, ascending."""
+    return sorted({bucket(rows, max_rows) for rows in range(1, max_rows + 1)})
+
+
 def _row_count(inputs: Tensors, max_rows: int) -> int:
     counts = {tensor.shape[:1] for tensor in inputs.values()}
     if len(counts) != 1 or counts == {()}:

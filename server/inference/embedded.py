@@ -259,13 +259,11 @@ def _shared_memory_prefix(owner: int) -> str:
 
 
 def _require_free(name: str, port: int) -> None:
-    with socket.socket() as probe_socket:
-        # As servers do: a port whose last connections are still closing is free.
-        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe_socket.bind((LOOPBACK, port))
-        except OSError as error:
-            raise TritonStartError(
-                f"port {port} for Triton's {name} endpoint cannot be used ({error.strerror}): "
-                f"stop what listens there or choose another with --{name}-port"
-            ) from None
+    try:
+        socket.create_server((LOOPBACK, port)).close()
+    except OSError as error:
+        raise TritonStartError(
+            f"port {port} for Triton's {name} endpoint cannot be used "
+            f"({os.strerror(error.errno or 0)}): "
+            f"stop what listens there or choose another with --{name}-port"
+        ) from None

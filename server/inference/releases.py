@@ -16,7 +16,7 @@ from ebbing.history import HISTORY_LENGTH, MODEL_TENSORS, EncodedHistory
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import Manifest, ManifestError, releases
 from server.errors import ReleaseNotFound
-from server.inference.batcher import BatcherConfig, BatchObserver, MicroBatcher
+from server.inference.batcher import BatcherConfig, BatchObserver, MicroBatcher, buckets
 from server.inference.errors import (
     InferenceError,
     InferenceFailed,
@@ -28,8 +28,7 @@ from server.inference.triton import ModelContract, TritonClient, check_contract
 __all__ = ["CANDIDATE_BUCKETS", "LoadedRelease", "Releases", "Retrieved"]
 
 CANDIDATE_BUCKETS = (32, 128, 512)
-"""Candidates are padded to one of these: TorchScript compiles anew for every shape it meets."""
-ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+"""Candidates are padded to one of these, so that the models meet few shapes, all warmed up."""
 WARM_UP_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 5.0
 RETRY_S = 0.5
@@ -269,11 +268,10 @@ class Releases:
 
     async def _warm_up(self, name: str, version: int, contract: ModelContract) -> None:
         """Show every instance each shape of the traffic: the first of a shape is the slowest."""
-        rows = [size for size in ROW_BUCKETS if size <= contract.max_batch_size]
         candidates = CANDIDATE_BUCKETS if name == "ranking" else (0,)
         try:
             for count in candidates:
-                for size in rows:
+                for size in buckets(contract.max_batch_size):
                     inputs = _blank_inputs(name, size, count)
                     await self._ask_instances(name, version, contract, inputs, WARM_UP_TIMEOUT_S)
         except InferenceError as error:

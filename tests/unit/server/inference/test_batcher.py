@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from server.inference.batcher import BatcherConfig, MicroBatcher, SilentObserver, bucket
+from server.inference.batcher import BatcherConfig, MicroBatcher, SilentObserver, bucket, buckets
 from server.inference.errors import (
     InferenceDeadline,
     InferenceFailed,
@@ -383,3 +383,9 @@ def test_whatever_the_grouping_each_caller_gets_its_own_rows(counts: list[int]) 
         assert max(house.seen.rows) <= 8
 
     asyncio.run(scenario())
+
+
+def test_the_buckets_are_all_that_calls_are_padded_to() -> None:
+    assert buckets(64) == [1, 2, 4, 8, 16, 32, 64]
+    assert buckets(48) == [1, 2, 4, 8, 16, 32, 48]
+    assert buckets(1) == [1]
