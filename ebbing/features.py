@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ebbing.interest.forgetting import ForgettingParameters, Retention, assess
+from ebbing.interest.assessment import retention
+from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.profile import interest_vectors
 from ebbing.interest.trace import TraceTable
 
@@ -64,25 +65,26 @@ def candidate_features(
     item_interests: Sequence[Sequence[tuple[str, float]]],
     at: float,
     parameters: ForgettingParameters,
-    assessed: Retention | None = None,
+    retained: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """``CANDIDATE_FEATURES`` of C candidates for one user at ``at``, (C, 6).
 
-    ``assessed`` is what ``assess`` says of the user at ``at``, for callers who know it already.
+    ``retained`` is the retention of the user's interests at ``at``, (N,), for callers who know it
+    already.
 
     Raises:
         ValueError: ``at`` is before the user's newest event.
     """
     vectors = interest_vectors(table, at)
-    assessed = assessed or assess(table, at, parameters)
+    rho = retention(table, at, parameters) if retained is None else retained
     tiny = np.finfo(np.float64).tiny
     values = np.column_stack(
         [
             vectors.short_term / max(vectors.short_term.sum(), tiny),
             vectors.long_term / max(vectors.long_term.sum(), tiny),
-            assessed.retention,
+            rho,
             np.log1p(table.count),
-            np.log1p(assessed.recency_s / 86400.0),
+            np.log1p((at - table.last) / 86400.0),
             np.ones(len(table.names)),
         ]
     )

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import grpc
 import structlog
@@ -41,6 +42,7 @@ from ebbing.v1 import (
     user_event_service_pb2,
     user_event_service_pb2_grpc,
 )
+from server.assessing import ReleaseAssess
 from server.catalog import Catalog
 from server.inference.errors import TritonUnavailable
 from server.inference.releases import LoadedRelease, Releases
@@ -55,10 +57,12 @@ from server.rpc.recommendations import Recommendations
 from server.rpc.releases import ReleaseServicer
 from server.rpc.user_data import UserData
 from server.rpc.user_events import UserEvents
+from server.rpc.watching import Watching, reason_bytes
 from server.settings import Settings
 from server.state.sqlite import SqliteStore
 from server.state.store import Store
 from server.users import Users
+from server.watch import News, Watch, WatchConfig
 
 __all__ = ["Gateway", "StartError", "gateway", "run"]
 
@@ -104,6 +108,9 @@ class _Parts:
     users: Users
     ingest: Ingest
     recommender: Recommender
+    news: News
+    watch: Watch
+    watching: Watching
 
 
 def _now_us() -> int:
@@ -176,6 +183,7 @@ def _assemble(
         time.monotonic,
         settings.triton_timeout_s,
     )
+    touched = asyncio.Event()
     ingest = Ingest(
         store,
         writer,
@@ -184,6 +192,7 @@ def _assemble(
         metrics,
         settings.max_pending_events,
         settings.group_commit_events,
+        touched.set,
     )
     recommender = Recommender(
         store,
@@ -195,7 +204,27 @@ def _assemble(
         settings.forgetting_share,
         settings.candidates,
     )
-    return _Parts(metrics, releases, catalog, users, ingest, recommender)
+    news = News()
+    assess = lru_cache(lambda parameters: ReleaseAssess(parameters, reason_bytes))
+    watch = Watch(
+        store.alarms,
+        writer,
+        lambda: assess(releases.get(0).forgetting),
+        news,
+        metrics,
+        _now_us,
+        touched,
+        lambda: ingest.busy,
+        WatchConfig(
+            settings.watch_batch_users,
+            settings.watch_share,
+            settings.watch_poll_s,
+            settings.watch_renewal_s,
+            settings.transitions_kept_s,
+        ),
+    )
+    watching = Watching(store.alarms, news, settings.watch_poll_s)
+    return _Parts(metrics, releases, catalog, users, ingest, recommender, news, watch, watching)
 
 
 def _grpc_server(settings: Settings, parts: _Parts) -> grpc.aio.Server:
@@ -215,7 +244,10 @@ def _grpc_server(settings: Settings, parts: _Parts) -> grpc.aio.Server:
         CatalogServicer(parts.catalog), server
     )
     interest_service_pb2_grpc.add_InterestServiceServicer_to_server(
-        Interests(parts.users, parts.releases, parts.metrics, _now_us), server
+        Interests(
+            parts.users, parts.releases, parts.metrics, _now_us, settings.alpha, parts.watching
+        ),
+        server,
     )
     recommendation_service_pb2_grpc.add_RecommendationServiceServicer_to_server(
         Recommendations(parts.recommender, _now_us, settings.default_deadline_s), server
@@ -273,6 +305,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
 
         committing = asyncio.create_task(parts.ingest.run())
         stack.push_async_callback(_ended, committing)
+        if settings.watch:
+            stack.push_async_callback(_ended, asyncio.create_task(parts.watch.run()))
         await server.start()
 
         async def drain() -> None:
@@ -280,6 +314,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
             # gRPC cancels whatever arrives after it was told to stop, and whatever waits unread at
             # that moment; only a client that left before loses nothing.
             await asyncio.sleep(settings.lame_duck_s)
+            parts.news.close()
             await server.stop(settings.drain_s)
             await parts.releases.drain()
 

@@ -15,9 +15,13 @@ from google.rpc import error_details_pb2, status_pb2
 
 __all__ = [
     "AtBeforeFirstEvent",
+    "CursorExpired",
     "EbbingError",
     "EventIdReused",
     "FieldViolation",
+    "GatewayStopping",
+    "HorizonOutOfRange",
+    "InterestNotFound",
     "InternalError",
     "InvalidFields",
     "ItemKeyCollision",
@@ -101,6 +105,13 @@ class UserNotFound(EbbingError):
     reason = "USER_NOT_FOUND"
 
 
+class InterestNotFound(EbbingError):
+    """The user has no such interest."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "INTEREST_NOT_FOUND"
+
+
 class ItemNotFound(EbbingError):
     """The catalogue holds no such item."""
 
@@ -120,6 +131,20 @@ class AtBeforeFirstEvent(EbbingError):
 
     code = grpc.StatusCode.OUT_OF_RANGE
     reason = "AT_BEFORE_FIRST_EVENT"
+
+
+class CursorExpired(EbbingError):
+    """What follows the cursor is not kept any more."""
+
+    code = grpc.StatusCode.OUT_OF_RANGE
+    reason = "CURSOR_EXPIRED"
+
+
+class HorizonOutOfRange(EbbingError):
+    """Retention within that time is beyond what the release was fitted for."""
+
+    code = grpc.StatusCode.OUT_OF_RANGE
+    reason = "HORIZON_OUT_OF_RANGE"
 
 
 class StorageFull(EbbingError):
@@ -144,6 +169,14 @@ class StoreUnavailable(EbbingError):
     code = grpc.StatusCode.UNAVAILABLE
     reason = "STORE_UNAVAILABLE"
     retry_after_s = 1.0
+
+
+class GatewayStopping(EbbingError):
+    """The gateway is about to stop; another one, or this one in a while, goes on."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "GATEWAY_STOPPING"
+    retry_after_s = 0.5
 
 
 class ModelsUnavailable(EbbingError):

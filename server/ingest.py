@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -49,6 +49,7 @@ class Ingest:
         metrics: Metrics,
         max_pending: int,
         group_size: int,
+        committed: Callable[[], None] = lambda: None,
     ) -> None:
         """Set up.
 
@@ -60,6 +61,7 @@ class Ingest:
             metrics: counts outcomes and group sizes.
             max_pending: events that may wait for their commit.
             group_size: events committed together, unless one call brings more.
+            committed: is told after each commit.
         """
         self._store = store
         self._writer = writer
@@ -68,9 +70,15 @@ class Ingest:
         self._metrics = metrics
         self._max_pending = max_pending
         self._group_size = group_size
+        self._committed = committed
         self._waiting: deque[_Group] = deque()
         self._pending = 0
         self._arrived = asyncio.Event()
+
+    @property
+    def busy(self) -> bool:
+        """Whether events wait to be committed."""
+        return self._pending > 0
 
     async def write(self, events: Sequence[user_event_pb2.UserEvent]) -> list[EventResult]:
         """Make events durable; returns when they are.
@@ -135,6 +143,7 @@ class Ingest:
             return
         finally:
             self._pending -= size
+        self._committed()
         self._metrics.commit_events.observe(size)
         following = iter(outcomes)
         for group in groups:

@@ -107,6 +107,29 @@ class Metrics:
             buckets=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0),
             registry=registry,
         )
+        self.transitions = Counter(
+            "ebbing_interest_transitions_total",
+            "Changes of state told, by the states before and after",
+            ("from", "to"),
+            registry=registry,
+        )
+        self.alarms = Counter(
+            "ebbing_forgetting_alarms_total",
+            "Users solved, because their alarm was due (time) or events had come (event)",
+            ("cause",),
+            registry=registry,
+        )
+        self.alarm_lag = Histogram(
+            "ebbing_forgetting_alarm_lag_seconds",
+            "Time from when an alarm was due until what came of it was written",
+            buckets=(*_LATENCY, 10.0, 60.0, 600.0),
+            registry=registry,
+        )
+        self.alarms_waiting = Gauge(
+            "ebbing_forgetting_alarms_waiting",
+            "Users to be solved, counted up to about 100000",
+            registry=registry,
+        )
         self.release_info = Gauge(
             "ebbing_release_info",
             "1 for the releases in service",

@@ -1,4 +1,4 @@
-"""A user's interest profile as of a moment, with everything that is said about each interest."""
+"""A user's interests as of a moment, with everything that is said about each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ebbing.interest.article import drift
-from ebbing.interest.forgetting import ForgettingParameters, Retention, assess, half_life
+from ebbing.interest.article import drift, recommendation_score, softmax_probabilities
+from ebbing.interest.assessment import Assessment, assess, half_life
+from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.profile import InterestVectors, interest_vectors, previous_interest_vector
 from ebbing.interest.trace import TraceTable
-from server.users import UserView
 
 __all__ = ["Profile", "profile_of"]
 
@@ -23,14 +23,18 @@ class Profile:
     """The N interests of a user at one moment; arrays are (N,), in the order of the traces."""
 
     traces: TraceTable
-    assessed: Retention
+    assessed: Assessment
     vectors: InterestVectors
     previous: Floats
     """I(u,t−1), events' worth."""
     half_life_s: Floats
     """Seconds until retention has halved; infinite where it does not."""
+    probabilities: Floats
+    """The articles' p(i|u,t) with F an interest's forgetting score; summing to 1."""
     drift: float | None
     """The articles' F(u,t); None where I(u,t) = 0."""
+    article_score: float | None
+    """The articles' R(u,t), weighed by shares of strength; None where I(u,t) = 0."""
 
     @property
     def strongest(self) -> list[int]:
@@ -39,16 +43,40 @@ class Profile:
         return order
 
 
-def profile_of(user: UserView, roll_up: bool, parameters: ForgettingParameters) -> Profile:
-    """The profile of a user; ``roll_up`` sums interests by the first component of their paths."""
-    traces = user.traces.roll_up() if roll_up else user.traces
-    vectors = interest_vectors(traces, user.at_s)
-    previous = previous_interest_vector(traces, user.at_s)
+def profile_of(
+    traces: TraceTable,
+    at_s: float,
+    parameters: ForgettingParameters,
+    alpha: float,
+    horizon_s: float | None = None,
+) -> Profile:
+    """The profile at ``at_s`` (seconds since the epoch, not before the newest event).
+
+    Args:
+        traces: the user's, up to then.
+        at_s: the moment.
+        parameters: of the release.
+        alpha: the articles' α.
+        horizon_s: horizon of retention, seconds; None is the one the parameters were fitted for.
+
+    Raises:
+        HorizonOutOfFamily: the horizon is none the parameters hold for.
+    """
+    assessed = assess(traces, at_s, parameters, horizon_s=horizon_s)
+    vectors = interest_vectors(traces, at_s)
+    previous = previous_interest_vector(traces, at_s)
+    probabilities = softmax_probabilities(1.0 - assessed.retention, alpha)
+    moved = drift(vectors.blended, previous)
+    score = None
+    if moved is not None:
+        score = recommendation_score(vectors.blended / vectors.blended.sum(), probabilities)
     return Profile(
         traces=traces,
-        assessed=assess(traces, user.at_s, parameters),
+        assessed=assessed,
         vectors=vectors,
         previous=previous,
-        half_life_s=half_life(traces, user.at_s, parameters),
-        drift=drift(vectors.blended, previous),
+        half_life_s=half_life(traces, at_s, parameters, horizon_s=horizon_s),
+        probabilities=probabilities,
+        drift=moved,
+        article_score=score,
     )

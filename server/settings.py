@@ -67,6 +67,22 @@ class Settings(BaseSettings):
     event_weights: dict[EventType, float] = dict(DEFAULT_EVENT_WEIGHTS)
     """Interest one event of each type shows; 0 leaves no trace. JSON by name, others unchanged."""
 
+    watch: bool = True
+    """Whether this gateway looks for changes of interests' states; of several on one state at least
+    one has to. Any gateway streams them."""
+    watch_batch_users: int = Field(64, ge=1, le=10_000)
+    """Users solved together at most; events that arrive meanwhile wait for it, some 20 ms."""
+    watch_share: float = Field(0.1, gt=0, le=1)
+    """Share of the writing thread's time that goes into users events have come from, while more
+    events wait to be written. Alarms that are due are solved in any case."""
+    watch_poll_s: float = Field(0.2, ge=0.01, le=10)
+    """How often to look for what other gateways have written, seconds."""
+    watch_renewal_s: float = Field(3600.0, ge=1, le=30 * 86400)
+    """Over how long all users are solved anew where a release has other forgetting parameters,
+    seconds."""
+    transitions_kept_s: float = Field(7 * 86400.0, ge=60, le=365 * 86400)
+    """How long a watcher may be away and still go on from its cursor, seconds."""
+
     alpha: float = Field(5.0, ge=0, le=1000)
     """The articles' α in p(i|u,t) = softmax(−α F)."""
     forgetting_share: float = Field(0.7, ge=0, le=1)

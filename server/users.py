@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from ebbing.history import HISTORY_LENGTH, EncodedHistory, encode_history
-from ebbing.interest.trace import TraceTable
+from ebbing.interest.course import Course
+from ebbing.interest.trace import Event, TraceTable
 from server.errors import AtBeforeFirstEvent
 from server.state.store import Store, advance
 
 __all__ = ["UserView", "Users"]
+
+STEP = 64
+"""Events of a log taken in before other calls have their turn: a millisecond or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class Users:
         self._store = store
         self._max_interests = max_interests
 
-    def view(self, user_id: str, at_us: int | None, now_us: int) -> UserView | None:
+    async def view(self, user_id: str, at_us: int | None, now_us: int) -> UserView | None:
         """A user as of ``at_us``, or now; None for a user without events.
 
         At a moment before the newest event the state is computed anew from the event log.
@@ -42,17 +48,73 @@ class Users:
         traces = self._store.traces(user_id)
         if traces is None:
             return None
-        newest_us = round(max(traces.span[1], 0.0) * 1e6)
+        newest_us = _newest_us(traces)
         moment_us = max(now_us, newest_us) if at_us is None else at_us
         if moment_us < newest_us:
-            first_us = self._store.first_engagement_us(user_id)
-            if first_us is not None and moment_us < first_us:
-                raise AtBeforeFirstEvent(
-                    "at: before the user's first event; ask for its time or a later one",
-                    {"earliest_us": str(first_us)},
-                )
-            known = self._store.interactions(user_id, moment_us)
-            traces = advance(TraceTable.empty(), known, self._max_interests)
+            self.require_known("at", user_id, moment_us)
+            _, past = await anext(self._replayed(user_id, moment_us, [moment_us]))
+            traces = past
         at_s = moment_us / 1e6
         history = self._store.history(user_id, moment_us, HISTORY_LENGTH)
         return UserView(user_id, at_s, traces, encode_history(*history, at_s))
+
+    def latest_us(self, user_id: str, now_us: int) -> int:
+        """What counts as now for a user: not before an event that lies slightly ahead."""
+        traces = self._store.traces(user_id)
+        return max(now_us, _newest_us(traces)) if traces else now_us
+
+    async def course(
+        self, user_id: str, until_us: int, moments_us: Sequence[int]
+    ) -> AsyncIterator[tuple[int, TraceTable]]:
+        """Each of ascending moments, and the traces then of a user with events.
+
+        Events after ``until_us`` count for none: from there on it is a forecast.
+        """
+        traces = self._store.traces(user_id) or TraceTable.empty()
+        newest_us = _newest_us(traces)
+        past = [m for m in moments_us if min(m, until_us) < newest_us]
+        async for moment in self._replayed(user_id, until_us, past):
+            yield moment
+        for moment_us in moments_us[len(past) :]:
+            yield moment_us, traces
+
+    async def newest(self, user_id: str, until_us: int, most: int) -> list[Event]:
+        """The newest engagements of a user up to a moment, at most so many, oldest first."""
+        events: list[Event] = []
+        for one in self._store.interactions(user_id, until_us, most):
+            events.append((one.time_s, one.weight, one.interests))
+            if len(events) % STEP == 0:
+                await asyncio.sleep(0)
+        return events
+
+    def first_us(self, user_id: str) -> int | None:
+        """Time of a user's first engagement, microseconds; None for a user without any."""
+        return self._store.first_engagement_us(user_id)
+
+    def require_known(self, field: str, user_id: str, moment_us: int) -> None:
+        """Raise if a moment, asked for in ``field``, is before a user's first engagement.
+
+        Raises:
+            AtBeforeFirstEvent: it is; the metadata says since when it is not.
+        """
+        first_us = self.first_us(user_id)
+        if first_us is not None and moment_us < first_us:
+            raise AtBeforeFirstEvent(
+                f"{field}: before the user's first event; ask for its time or a later one",
+                {"earliest_us": str(first_us)},
+            )
+
+    async def _replayed(
+        self, user_id: str, until_us: int, moments_us: Sequence[int]
+    ) -> AsyncIterator[tuple[int, TraceTable]]:
+        """As ``course``, computed anew from the event log."""
+        log = self._store.interactions(user_id, until_us)
+        course = Course((i.time_s, i.weight, i.interests) for i in log)
+        for moment_us in moments_us:
+            while course.advance(moment_us / 1e6, STEP):
+                await asyncio.sleep(0)
+            yield moment_us, advance(course.table, (), self._max_interests)
+
+
+def _newest_us(traces: TraceTable) -> int:
+    return round(max(traces.span[1], 0.0) * 1e6)

@@ -91,32 +91,59 @@ def train(
 
 
 def evaluate(
-    what: Annotated[str, typer.Argument(help="ranking: the models of a run on a log.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="ranking: the models of a run on a log. forgetting: the forgetting engine on it."
+        ),
+    ],
     data: Folder,
     run: Annotated[
         Path | None, typer.Option(help="Run folder that `ebbing train` wrote; ranking needs it.")
     ] = None,
+    horizon: Annotated[
+        float, typer.Option(help="Forgetting: days within which an interest has to return.")
+    ] = 30.0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file too.")
     ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="Forgetting: write user_id,interest,retention of each case, as CSV."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Forgetting: folder for report.md and its plots. With --json FILE.json they go "
+            "to FILE-report beside it unless this says otherwise."
+        ),
+    ] = None,
 ) -> None:
-    """Measure a run's exported models on a log, beside the most popular items.
+    """Measure what `ebbing train` makes on a log, beside simpler ways.
+
+    [bold]ranking[/bold] takes the exported models of a run, beside the most popular items.
+    [bold]forgetting[/bold] fits the forgetting engine on the first 80 % of the log and asks it
+    which interests come back, beside known forgetting curves.
 
     [bold]Examples[/bold]
 
-        ebbing evaluate ranking --run runs/first --data data/generated
-
         ebbing evaluate ranking --run runs/first --data data/generated --json figures.json
+
+        ebbing evaluate forgetting --data data/generated
+
+        ebbing evaluate forgetting --data data/shop --horizon 14 --json shop.json --scores shop.csv
     """
     if what == "forgetting":
-        raise CommandError(
-            "evaluating forgetting on its own is to come; until then `ebbing train` writes the "
-            "figures of the fit into the run's report.md"
-        )
-    if what != "ranking":
-        raise CommandError(f"nothing to evaluate named {what!r}: use ranking")
-    if run is None:
-        raise CommandError("evaluating ranking needs a run: name its folder with --run")
+        _evaluate_forgetting(data, horizon, json_file, scores, report)
+    elif what == "ranking":
+        if run is None:
+            raise CommandError("evaluating ranking needs a run: name its folder with --run")
+        _evaluate_ranking(data, run, json_file)
+    else:
+        raise CommandError(f"nothing to evaluate named {what!r}: use ranking or forgetting")
+
+
+def _evaluate_ranking(data: Path, run: Path, json_file: Path | None) -> None:
     from trainer.data.log import LogError
     from trainer.progress import Reporter
     from trainer.runs import RunError, evaluate_run
@@ -129,6 +156,89 @@ def evaluate(
         raise CommandError(str(error)) from error
     print(figures["protocol"])
     _show(figures)
+
+
+def _evaluate_forgetting(
+    data: Path, horizon: float, json_file: Path | None, scores: Path | None, report: Path | None
+) -> None:
+    from trainer.data.log import LogError
+    from trainer.evaluate_forgetting import EvaluationError
+    from trainer.forgetting import FittingError
+    from trainer.outputs import OutputError
+
+    if not 0 < horizon < float("inf"):
+        raise CommandError(f"--horizon {horizon:g}: give a number of days above 0, such as 30")
+    folder = report or (json_file and json_file.with_name(f"{json_file.stem}-report"))
+    try:
+        _measure_forgetting(data, horizon, json_file, scores, folder)
+    except (EvaluationError, FittingError) as error:
+        raise CommandError(f"{data}: {error}") from error
+    except (LogError, OutputError, OSError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _measure_forgetting(
+    data: Path, horizon: float, json_file: Path | None, scores: Path | None, folder: Path | None
+) -> None:
+    import time
+
+    from rich.console import Console
+
+    from trainer.data.log import read_log
+    from trainer.evaluate_forgetting import PROTOCOL, evaluate_forgetting
+    from trainer.forgetting_report import report, table
+    from trainer.outputs import OutputError, check_folder, check_writable, write_all
+    from trainer.progress import Reporter
+
+    started = time.monotonic()
+    for path in (json_file, scores):
+        if path:
+            check_writable(path)
+    if folder:
+        check_folder(folder)
+    if json_file and scores and json_file.resolve() == scores.resolve():
+        raise OutputError(f"--json and --scores both name {scores}; give them different files")
+    reporter = Reporter()
+    with reporter.stage("log", 1, "logs") as stage:
+        log = read_log(data)
+        stage.advance(1, events=len(log), users=len(log.user_ids), items=len(log.item_ids))
+    name = data.resolve().name
+    evaluation = evaluate_forgetting(log, horizon * 86_400, f"fitted on {name}", reporter)
+    about = {
+        "data": name,
+        **evaluation.to_json(),
+        "seconds": round(time.monotonic() - started, 2),
+        "peak_memory_bytes": _peak_memory_bytes(),
+    }
+    files: dict[Path, bytes] = {}
+    if scores:
+        files[scores] = evaluation.scores_csv(log.user_ids).encode()
+    if folder:
+        files |= {folder / file: content for file, content in report(evaluation, about).items()}
+        folder.mkdir(parents=True, exist_ok=True)
+    if json_file:
+        files[json_file] = (json.dumps(about, indent=1, allow_nan=False) + "\n").encode()
+    write_all(files)
+    print(PROTOCOL)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table(evaluation))
+    print(
+        f"{len(evaluation.returned):,} cases of {about['users']:,} users, "
+        f"{evaluation.returned.mean():.2%} returned within {horizon:g} days; "
+        f"{about['seconds']:.1f} s, {about['peak_memory_bytes'] / 2**20:,.0f} MiB"
+    )
+    for path in files:
+        print(f"wrote {path}")
+
+
+def _peak_memory_bytes() -> int:
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def publish(

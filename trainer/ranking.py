@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.replay import Examples, ReplayConfig
-from trainer.forgetting import auc
+from trainer.metrics import auc
 from trainer.models.mlp import MlpConfig, MlpRanker
 from trainer.models.vocabulary import Vocabulary
 from trainer.progress import Reporter

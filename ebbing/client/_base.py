@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import random
 import time
 import uuid
@@ -11,10 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from google.protobuf.message import Message
+
 from ebbing.client._calls import Call
 from ebbing.client._policy import Attempts, ClientOptions, RetryBudget
 
-__all__ = ["ClientBase", "Sources", "channel_options"]
+__all__ = ["CURSOR_METADATA", "ClientBase", "Sources", "channel_options"]
+
+CURSOR_METADATA = "ebbing-cursor"
+"""Initial metadata of a resumable stream: the cursor it begins at."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,22 @@ class ClientBase:
         return other
 
     def _attempts(self, call: Call[Any]) -> Attempts:
-        options, sources = self.options, self.sources
-        deadline_s = options.batch_deadline_s if call.batch else options.deadline_s
-        return Attempts(options, self._budget, deadline_s, sources.monotonic, sources.random)
+        options = self.options
+        return self._attempts_within(options.batch_deadline_s if call.batch else options.deadline_s)
+
+    def _attempts_within(self, deadline_s: float) -> Attempts:
+        sources = self.sources
+        return Attempts(self.options, self._budget, deadline_s, sources.monotonic, sources.random)
+
+    def _begin(self, rpc: Any, request: Message, attempts: Attempts, wait_for_ready: bool) -> Any:
+        """Start one attempt at a stream."""
+        time_left = attempts.time_left
+        return rpc(
+            request,
+            timeout=time_left if math.isfinite(time_left) else None,
+            metadata=self.options.metadata,
+            wait_for_ready=wait_for_ready,
+        )
 
 
 # A gateway that is about to stop says so through its health before it refuses calls, and only

@@ -72,17 +72,28 @@ class Pages(Generic[R]):
 
 
 class Watch(Generic[R]):
-    """One request, answers as they come."""
+    """One request, answers as they come; ``resumable`` where both have a cursor to go on from."""
 
     def __init__(
         self,
         rpc: Callable[[Stubs], grpc.UnaryStreamMultiCallable[Q, A]],
         request: Q,
         result: Callable[[A], R],
+        *,
+        resumable: bool = False,
     ) -> None:
         self.rpc: Callable[[Stubs], grpc.UnaryStreamMultiCallable[Any, Any]] = rpc
         self.request: Message = request
         self.result: Callable[[Any], R] = result
+        self.resumable = resumable
+
+    def following(self, cursor: str) -> Message:
+        """The request for what follows a cursor; the first one, where there is none yet."""
+        request = type(self.request)()
+        request.CopyFrom(self.request)
+        if cursor:
+            request.cursor = cursor  # type: ignore[attr-defined]
+        return request
 
 
 def batches(messages: Iterable[M], most: int, most_bytes: int) -> Iterator[list[M]]:

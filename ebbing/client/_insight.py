@@ -27,12 +27,14 @@ def interest_profile(
     *,
     horizon: timedelta | None = None,
     roll_up: bool = False,
+    alpha: float | None = None,
     page_size: int = 0,
     page_token: str = "",
 ) -> Call[interests_v1.GetInterestProfileResponse]:
     """A user's interests as of a moment (now), the strongest first, with drift and reasons.
 
-    NOT_FOUND: USER_NOT_FOUND; OUT_OF_RANGE: the moment is before the user's first event.
+    A past moment is answered as it was then, a later one is a forecast. NOT_FOUND: USER_NOT_FOUND;
+    OUT_OF_RANGE: AT_BEFORE_FIRST_EVENT, HORIZON_OUT_OF_RANGE; the metadata say what can be asked.
     """
     return Call(
         lambda stubs: stubs.interests.GetInterestProfile,
@@ -41,6 +43,7 @@ def interest_profile(
             at=optional_timestamp(at),
             horizon=to_duration(horizon),
             roll_up=roll_up,
+            alpha=alpha,
             page_size=page_size,
             page_token=page_token,
         ),
@@ -56,9 +59,16 @@ def interest_history(
     start_time: Moment | None = None,
     end_time: Moment | None = None,
     step: timedelta | None = None,
+    at: Moment | None = None,
+    horizon: timedelta | None = None,
     page_size: int = 100,
 ) -> Pages[interests_v1.InterestHistoryPoint]:
-    """The course of a user's interests over time, oldest first."""
+    """The course of a user's interests over time (the 8 strongest, by the day), oldest first.
+
+    It goes from the first event to ``at`` (now): events after ``at`` do not count, and points after
+    it are a forecast. NOT_FOUND: USER_NOT_FOUND, INTEREST_NOT_FOUND; OUT_OF_RANGE as for
+    ``interest_profile``.
+    """
     return Pages(
         lambda stubs: stubs.interests.ListInterestHistory,
         interests_v1.ListInterestHistoryRequest(
@@ -67,6 +77,8 @@ def interest_history(
             start_time=optional_timestamp(start_time),
             end_time=optional_timestamp(end_time),
             step=to_duration(step),
+            at=optional_timestamp(at),
+            horizon=to_duration(horizon),
             page_size=page_size,
         ),
         lambda answer: answer.points,
@@ -76,7 +88,11 @@ def interest_history(
 def interest_graph(
     client: ClientBase, user_id: str, at: Moment | None = None, *, max_nodes: int = 0
 ) -> Call[interests_v1.GetInterestGraphResponse]:
-    """A user's interests as a graph: which come together, which follow which."""
+    """A user's interests as a graph: which come together, which follow which.
+
+    The 64 strongest, unless ``max_nodes`` says otherwise. NOT_FOUND: USER_NOT_FOUND; OUT_OF_RANGE:
+    AT_BEFORE_FIRST_EVENT.
+    """
     return Call(
         lambda stubs: stubs.interests.GetInterestGraph,
         interests_v1.GetInterestGraphRequest(
@@ -94,7 +110,10 @@ def explain_interest(
     *,
     horizon: timedelta | None = None,
 ) -> Call[interests_v1.ExplainInterestResponse]:
-    """What one interest's retention is made of."""
+    """What one interest's retention is made of: contributions whose log-odds add up to its own.
+
+    NOT_FOUND: USER_NOT_FOUND, INTEREST_NOT_FOUND; OUT_OF_RANGE as for ``interest_profile``.
+    """
     return Call(
         lambda stubs: stubs.interests.ExplainInterest,
         interests_v1.ExplainInterestRequest(
@@ -114,14 +133,17 @@ def watch_forgetting(
     user_ids: Iterable[str] = (),
     states: Iterable[interest_v1.InterestState.ValueType] = (),
 ) -> Watch[interests_v1.WatchForgettingResponse]:
-    """Changes of state as they happen, from a cursor on (from now on).
+    """Changes of state as they happen, from a cursor on (from now on), at least once each.
 
-    After an error go on from the cursor of the last answer handled.
+    If the gateway goes away, this goes on by itself where it was as soon as one is there again.
+    After any other error, or in another process, go on from the cursor of the last answer handled.
+    INVALID_ARGUMENT: the cursor is of another store; OUT_OF_RANGE: CURSOR_EXPIRED.
     """
     return Watch(
         lambda stubs: stubs.interests.WatchForgetting,
         interests_v1.WatchForgettingRequest(cursor=cursor, user_ids=user_ids, states=states),
         lambda answer: answer,
+        resumable=True,
     )
 
 

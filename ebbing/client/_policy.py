@@ -75,7 +75,7 @@ class RetryBudget:
 
 
 class Attempts:
-    """The attempts of one call."""
+    """The attempts of one call, or of a stream since it last went through."""
 
     def __init__(
         self,
@@ -99,6 +99,7 @@ class Attempts:
 
     def succeeded(self) -> None:
         """Note that the call went through."""
+        self._failures = 0
         self._budget.refund()
 
     def pause(self, error: EbbingError) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
@@ -11,7 +12,7 @@ import grpc
 
 from ebbing.client import _data as data
 from ebbing.client import _insight as insight
-from ebbing.client._base import ClientBase, Sources, channel_options
+from ebbing.client._base import CURSOR_METADATA, ClientBase, Sources, channel_options
 from ebbing.client._calls import Call, Calls, Pages, Watch
 from ebbing.client._errors import translate
 from ebbing.client._policy import ClientOptions
@@ -74,6 +75,8 @@ def _watch(
     @wraps(build)
     def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
         watch = build(client, *args, **kwargs)
+        if watch.resumable:
+            return client._resumed(watch)
         return client._stream(watch.rpc(client.stubs), watch.request, watch.result)
 
     return method
@@ -179,6 +182,37 @@ class Client(ClientBase):
                 attempts.succeeded()
                 return answer
             self._sleep(pause)
+
+    def _resumed(self, watch: Watch[R]) -> Iterator[R]:
+        """Start a stream now; where its gateway goes away it is started again from its cursor."""
+        attempts = self._attempts_within(self.options.stream_deadline_s or math.inf)
+        rpc = watch.rpc(self.stubs)
+        first = self._begin(rpc, watch.request, attempts, self.options.wait_for_ready)
+
+        def answers(call: Any) -> Iterator[R]:
+            cursor = ""
+            while True:
+                try:
+                    begun = dict(call.initial_metadata() or ())
+                    if CURSOR_METADATA in begun:
+                        cursor = begun[CURSOR_METADATA]
+                        attempts.succeeded()
+                    for answer in call:
+                        yield watch.result(answer)
+                        cursor = answer.cursor
+                except grpc.RpcError as failure:
+                    error = translate(failure)
+                    pause = attempts.pause(error)
+                    if pause is None:
+                        raise error from failure
+                else:
+                    return
+                finally:
+                    call.cancel()
+                self._sleep(pause)
+                call = self._begin(rpc, watch.following(cursor), attempts, wait_for_ready=True)
+
+        return answers(first)
 
     def _stream(
         self, rpc: Callable[..., Any], request: object, result: Callable[[Any], R]

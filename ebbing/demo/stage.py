@@ -16,7 +16,7 @@ from ebbing.demo.processes import Children, choose_ports, run, run_for_output
 from ebbing.demo.protagonist import Protagonist, choose_protagonists
 from ebbing.demo.replay import write_catalogue, write_log
 from ebbing.demo.story import shown_by_the_answers, tell
-from ebbing.demo.tables import date, plain
+from ebbing.terminal import date, plain
 
 __all__ = ["Stage"]
 

@@ -13,7 +13,8 @@ from ebbing.cli import CommandError
 from ebbing.client import Client, user_event
 from ebbing.demo.narrator import Narrator
 from ebbing.demo.protagonist import Protagonist
-from ebbing.demo.tables import beside, date, plain, profile_table, slate_table, state_name
+from ebbing.demo.tables import beside, profile_table, slate_table
+from ebbing.terminal import date, plain, state_name
 from ebbing.v1.interest_pb2 import (
     INTEREST_STATE_FADING,
     INTEREST_STATE_FORGOTTEN,

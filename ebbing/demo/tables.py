@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime
 
-from rich.markup import escape
 from rich.table import Table
 
-from ebbing.v1.interest_pb2 import InterestState, UserInterest
+from ebbing.terminal import painted, plain
+from ebbing.v1.interest_pb2 import UserInterest
 from ebbing.v1.interest_service_pb2 import GetInterestProfileResponse
 from ebbing.v1.recommendation_service_pb2 import RecommendedItem, Slate
 
-__all__ = ["beside", "date", "plain", "profile_table", "slate_table", "state_name"]
+__all__ = ["beside", "profile_table", "slate_table"]
 
 DAY_S = 86400.0
-COLOURS = {
-    "new": "cyan",
-    "active": "green",
-    "resting": "blue",
-    "fading": "yellow",
-    "forgotten": "red",
-    "revived": "magenta",
-}
 NARROWEST_PAIR = 110
 """Columns below which two slates stand one above the other."""
-
-
-def plain(text: str) -> str:
-    """Text of a log as it may be printed: no markup, no control characters."""
-    return escape("".join(char if char.isprintable() else "·" for char in text))
-
-
-def date(seconds: float) -> str:
-    """A moment as a day: 31 May 2025."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%-d %b %Y}"
-
-
-def state_name(state: InterestState.ValueType) -> str:
-    """A state in a word."""
-    return InterestState.Name(state).removeprefix("INTEREST_STATE_").lower()
-
-
-def _painted(state: InterestState.ValueType) -> str:
-    name = state_name(state)
-    return f"[{COLOURS.get(name, 'default')}]{name}[/]"
 
 
 def _half_life(interest: UserInterest) -> str:
@@ -68,7 +39,7 @@ def profile_table(
             name = plain(one.interest)
             table.add_row(
                 f"[bold]{name}[/]" if one.interest in named else name,
-                _painted(one.state),
+                painted(one.state),
                 f"{one.retention:.2f}",
                 f"{one.forgetting_score:.2f}",
                 _half_life(one),
@@ -95,7 +66,7 @@ def _why(item: RecommendedItem) -> str:
         return "nothing known of what it is about"
     reasons = sorted(item.reasons, key=lambda reason: -reason.share * reason.retention)
     parts = [
-        f"{plain(reason.interest)} {_painted(reason.state)} {reason.retention:.2f}"
+        f"{plain(reason.interest)} {painted(reason.state)} {reason.retention:.2f}"
         if reason.state
         else f"{plain(reason.interest)} never engaged"
         for reason in reasons[:2]

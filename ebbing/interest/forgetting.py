@@ -1,89 +1,151 @@
-"""Retention, forgetting score, half-life and state of interests.
+"""Retention, forgetting and half-life of interests.
 
-Retention ρ is the calibrated probability that the user engages an interest again within a
-horizon: a logistic over how often, how lately and how regularly they did, and how active they
-are. Its parameters are fitted by the trainer and published with a release.
+Retention ρ is the calibrated probability that the user, being around at all, engages an interest
+again within a horizon. Its log-odds are a sum: of how often, how lately and how steadily the
+interest was engaged, what share of the user's attention it has, how active the user is, what
+everybody's behaviour says of the interest, and what the user's other interests say of it. The
+forgetting score is φ = 1 − ρ. The trainer fits the parameters by return prediction, and a release
+publishes them.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from enum import IntEnum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ebbing.interest.trace import HALF_LIVES_S, TraceTable
+from ebbing.interest.population import Population
+from ebbing.interest.standing import (
+    DAY_S,
+    FALLS_BY_WAITING,
+    FEATURES,
+    GROWS_BY_WAITING,
+    RECENT_RATE,
+    Standing,
+    features,
+    usual_gap_s,
+)
+from ebbing.interest.trace import HALF_LIVES_S
 
 __all__ = [
-    "ACTIVITY_RATE",
-    "FEATURES",
+    "PARTS",
     "ForgettingParameters",
-    "InterestState",
-    "Retention",
-    "StateThresholds",
-    "assess",
-    "half_life",
-    "reason_text",
+    "HorizonOutOfFamily",
+    "freshness",
+    "half_life_s",
+    "log_odds_parts",
+    "quiet_until",
     "retention",
-    "retention_features",
 ]
 
 Floats = NDArray[np.float64]
-DAY_S = 86400.0
-MIN_GAP_S = 3600.0
+
 LONGEST_HALF_LIFE_S = 10 * 365.25 * DAY_S
+LONGEST_QUIET_S = 100 * 365.25 * DAY_S
+NEWTON_STEPS = 6
+"""Enough for 1e-9 whatever the gap: the test tries them all."""
 
-ACTIVITY_RATE = int(np.argmin(np.abs(HALF_LIVES_S - 30 * DAY_S)))
-"""Bank index of the half-life nearest 30 days, which reads the user's recent activity."""
+PARTS = ("base", *FEATURES, "popularity", "returns", "company", "horizon")
+"""What the log-odds of retention are the sum of: the typical case, how each feature differs from
+it, what is known of the interest from everybody, what the user's other interests say, and how the
+horizon asked for differs from the one fitted."""
 
-FEATURES = (
-    "log_count",
-    "log_recency",
-    "log_gap",
-    "log_overdue",
-    "log_activity",
-    "log_recent_activity",
+RECENCY, OVERDUE, ABSENCE, RECENT = (
+    FEATURES.index(name) for name in ("recency", "overdue", "absence", "recent_activity")
 )
-"""Of each interest: log(1 + x) of its events, days since the newest, typical gap in days, recency
-in gaps; of the user: all events, and the recent ones as the bank sums them."""
-
-DECLINING = (False, True, False, True, False, False)
-"""Features whose coefficient may not be positive, so that retention never grows by waiting."""
-ACTIVITY_DECLINES = FEATURES.index("log_recent_activity")
-"""Recent activity falls by waiting, so its coefficient may not be negative."""
 
 
-@dataclass(frozen=True)
+class HorizonOutOfFamily(ValueError):
+    """A horizon the parameters say nothing of."""
+
+    def __init__(self, shortest_s: float, longest_s: float) -> None:
+        """Set up with the shortest and longest horizon there is, seconds."""
+        super().__init__(
+            f"the horizon must be from {shortest_s / DAY_S:g} to {longest_s / DAY_S:g} days"
+        )
+        self.shortest_s = shortest_s
+        self.longest_s = longest_s
+
+
+@dataclass(frozen=True, eq=False)
 class ForgettingParameters:
     """The parameters of the retention model, as a release publishes them."""
 
     horizon_s: float
-    """Horizon of the probability, seconds."""
-    intercept: float
-    """Log-odds where every feature is 0."""
+    """The horizon fitted, seconds."""
+    base: float
+    """Log-odds of the typical case."""
+    typical: tuple[float, ...]
+    """Its ``FEATURES``, in that order."""
     coefficients: tuple[float, ...]
-    """Log-odds a unit of each of ``FEATURES``, in that order."""
+    """Log-odds a unit of each of ``FEATURES``."""
     default_gap_s: float
-    """Typical gap assumed of an interest engaged once, seconds."""
+    """Usual gap assumed of an interest engaged once, seconds."""
+    horizons: tuple[tuple[float, float], ...]
+    """Horizons of the family, ascending seconds, and what each adds to the log-odds, ascending; in
+    between, what lies between by the log of the horizon. (Proportional odds: McCullagh, *Regression
+    models for ordinal data*, 1980.)"""
+    population: Population
+    """What everybody's behaviour says of interests."""
     version: str
     """Where the parameters come from, for people."""
 
     def __post_init__(self) -> None:
-        if len(self.coefficients) != len(FEATURES):
-            raise ValueError(f"{len(FEATURES)} coefficients are needed: {', '.join(FEATURES)}")
-        numbers = (self.horizon_s, self.intercept, self.default_gap_s, *self.coefficients)
-        if not all(np.isfinite(numbers)) or self.horizon_s <= 0 or self.default_gap_s <= 0:
+        if not len(self.coefficients) == len(self.typical) == len(FEATURES):
+            raise ValueError(f"{len(FEATURES)} features are needed: {', '.join(FEATURES)}")
+        numbers = (self.horizon_s, self.base, self.default_gap_s, *self.typical)
+        flat = (*numbers, *self.coefficients, *(x for pair in self.horizons for x in pair))
+        if not np.isfinite(flat).all() or self.horizon_s <= 0 or self.default_gap_s <= 0:
             raise ValueError("parameters must be finite, horizon_s and default_gap_s above 0")
-        grows = any(c > 0 for c, down in zip(self.coefficients, DECLINING, strict=True) if down)
-        if grows or self.coefficients[ACTIVITY_DECLINES] < 0:
+        if any(self.coefficients[i] > 0 for i in GROWS_BY_WAITING) or any(
+            self.coefficients[i] < 0 for i in FALLS_BY_WAITING
+        ):
             raise ValueError("retention would grow by waiting: a coefficient has the wrong sign")
+        family = np.array(self.horizons, np.float64).reshape(-1, 2)
+        if not len(family) or family[0, 0] <= 0 or (np.diff(family[:, 0]) <= 0).any():
+            raise ValueError("a family of horizons is needed, in ascending seconds above 0")
+        if (np.diff(family[:, 1]) < 0).any():
+            raise ValueError("retention would fall with the horizon: the family must ascend")
+        if not family[0, 0] <= self.horizon_s <= family[-1, 0]:
+            raise ValueError("the horizon fitted must be in the family")
+
+    @property
+    def horizons_s(self) -> tuple[float, float]:
+        """The shortest and the longest horizon that can be asked for, seconds."""
+        return self.horizons[0][0], self.horizons[-1][0]
+
+    def horizon_log_odds(self, horizon_s: float | None) -> float:
+        """What a horizon adds to the log-odds of the one fitted; None is the one fitted.
+
+        Raises:
+            HorizonOutOfFamily: it is shorter or longer than any fitted.
+        """
+        if horizon_s is None or horizon_s == self.horizon_s:
+            return 0.0
+        shortest, longest = self.horizons_s
+        if not shortest <= horizon_s <= longest:
+            raise HorizonOutOfFamily(shortest, longest)
+        seconds, added = zip(*self.horizons, strict=True)
+        return float(np.interp(np.log(horizon_s), np.log(seconds), added))
 
     @classmethod
     def builtin(cls) -> ForgettingParameters:
         """Rough parameters for when no release has fitted any."""
-        return cls(30 * DAY_S, -1.5, (0.9, -0.5, 0.0, -0.4, 0.0, 0.1), 30 * DAY_S, "builtin")
+        rough = {"frequency": 0.9, "recency": -0.5, "overdue": -0.4, "recent_activity": 0.1}
+        return cls(
+            horizon_s=30 * DAY_S,
+            base=-1.5,
+            typical=(0.0,) * len(FEATURES),
+            coefficients=tuple(rough.get(name, 0.0) for name in FEATURES),
+            default_gap_s=30 * DAY_S,
+            horizons=((7 * DAY_S, -1.0), (30 * DAY_S, 0.0), (90 * DAY_S, 0.8)),
+            population=Population.of_nobody(),
+            version="builtin",
+        )
 
     @classmethod
     def from_json(cls, text: str) -> ForgettingParameters:
@@ -93,225 +155,158 @@ class ForgettingParameters:
             ValueError: not such JSON, or parameters out of range.
         """
         try:
-            fields = json.loads(text)
-            if fields.pop("features") != list(FEATURES):
+            fields: dict[str, Any] = json.loads(text)
+            named = fields.pop("features")
+            if list(named) != list(FEATURES):
                 raise ValueError("fitted on other features: publish a release fitted by this code")
-            return cls(**{**fields, "coefficients": tuple(fields["coefficients"])})
+            population = Population.from_json(fields.pop("population"))
+            return cls(
+                typical=tuple(one["typical"] for one in named.values()),
+                coefficients=tuple(one["coefficient"] for one in named.values()),
+                horizons=tuple((s, added) for s, added in fields.pop("horizons")),
+                population=population,
+                **fields,
+            )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"not forgetting parameters: {error}") from error
 
     def to_json(self) -> str:
         """JSON that a release carries."""
-        return json.dumps({"features": FEATURES, **asdict(self)}, indent=2) + "\n"
+        rows = zip(FEATURES, self.typical, self.coefficients, strict=True)
+        fields = {
+            "version": self.version,
+            "horizon_s": self.horizon_s,
+            "default_gap_s": self.default_gap_s,
+            "base": self.base,
+            "features": {name: {"typical": t, "coefficient": c} for name, t, c in rows},
+            "horizons": self.horizons,
+            "population": self.population.to_json(),
+        }
+        return json.dumps(fields) + "\n"
 
 
-def _gaps(count: Floats, first: Floats, last: Floats, default_s: float) -> Floats:
-    gaps = np.where(count > 1, (last - first) / np.maximum(count - 1, 1), default_s)
-    floored: Floats = np.maximum(gaps, MIN_GAP_S)
-    return floored
-
-
-def retention_features(
-    count: ArrayLike,
-    first: ArrayLike,
-    last: ArrayLike,
-    activity_total: ArrayLike,
-    activity_recent: ArrayLike,
-    at: ArrayLike,
-    default_gap_s: float,
-) -> Floats:
-    """Features of the retention model; arguments broadcast together to some shape (...).
-
-    Args:
-        count: events of the interest, ≥ 1.
-        first: its first event, seconds since the epoch.
-        last: its newest event, seconds.
-        activity_total: events of the user.
-        activity_recent: the user's bank sum of index ``ACTIVITY_RATE`` at ``at``.
-        at: the moment asked for, seconds, not before ``last``.
-        default_gap_s: the gap assumed of an interest engaged once, seconds.
-
-    Returns:
-        (..., len(FEATURES)).
-    """
-    n, begun, newest = (np.asarray(a, np.float64) for a in (count, first, last))
-    recency = np.maximum(np.asarray(at, np.float64) - newest, 0.0)
-    gap = _gaps(n, begun, newest, default_gap_s)
-    columns = (n, recency / DAY_S, gap / DAY_S, recency / gap, activity_total, activity_recent)
-    features = np.empty((*np.broadcast(*columns).shape, len(FEATURES)))
-    for i, column in enumerate(columns):
-        features[..., i] = column
-    return np.log1p(features, out=features)
-
-
-def retention(features: ArrayLike, parameters: ForgettingParameters) -> Floats:
-    """ρ of feature rows (..., F): the probability of a return within the horizon, (...)."""
-    logits = np.asarray(features, np.float64) @ np.array(parameters.coefficients)
-    odds: Floats = np.exp(-np.logaddexp(0.0, -(logits + parameters.intercept)))
-    return odds
-
-
-class InterestState(IntEnum):
-    """Where an interest stands; numbers are those of ``ebbing.v1.InterestState``."""
-
-    UNSPECIFIED = 0
-    NEW = 1
-    ACTIVE = 2
-    FADING = 3
-    RESTING = 4
-    FORGOTTEN = 5
-    REVIVED = 6
-
-
-@dataclass(frozen=True)
-class StateThresholds:
-    """Where one state ends and the next begins.
-
-    ``freshness`` is retention over what it would be, were the interest engaged this moment.
-    """
-
-    fading: float = 0.5
-    """Below this freshness an interest fades."""
-    fading_gaps: float = 4.0
-    """Quiet for more than this many of its own usual gaps, an established interest fades too."""
-    forgotten: float = 0.25
-    """Below this freshness an interest is forgotten."""
-    resting_gaps: float = 1.5
-    """Quiet for at most this many of its own usual gaps, an interest rests."""
-    established: int = 3
-    """Events from which on an interest is no longer new and has a rhythm of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """The assessment of the N interests of a table, in its order."""
-
-    retention: Floats
-    """ρ in [0, 1]: probability of a return within the horizon."""
-    freshness: Floats
-    """ρ over what it would be just after an event, in [0, 1]."""
-    recency_s: Floats
-    """Seconds since the newest event."""
-    gap_s: Floats
-    """Typical seconds between events; the default where there was only one."""
-    states: NDArray[np.int64]
-    """``InterestState`` numbers."""
-
-
-def _share(part: Floats, whole: Floats) -> Floats:
-    """Part over whole, 0 where parameters leave the whole no probability a float can hold."""
-    shares: Floats = part / np.maximum(whole, np.finfo(np.float64).tiny)
-    return shares
-
-
-def assess(
-    table: TraceTable,
+def log_odds_parts(
+    standing: Standing,
+    names: Sequence[str],
     at: float,
     parameters: ForgettingParameters,
-    thresholds: StateThresholds | None = None,
-) -> Retention:
-    """Retention and state of every interest at ``at``, not before the user's newest event.
+    horizon_s: float | None = None,
+) -> Floats:
+    """The ``PARTS`` of the log-odds of retention of one user's interests, (N, len(PARTS)).
+
+    Args:
+        standing: the interests of one user.
+        names: their paths.
+        at: the moment, seconds since the epoch, not before the user's newest event.
+        parameters: of a release.
+        horizon_s: seconds; None is the horizon fitted.
 
     Raises:
-        ValueError: ``at`` is before the user's newest event.
+        HorizonOutOfFamily: as for ``ForgettingParameters.horizon_log_odds``.
     """
-    limits = thresholds or StateThresholds()
-    recent = float(table.total_bank(at)[ACTIVITY_RATE])
-    count, first, last = table.count, table.first, table.last
-    default = parameters.default_gap_s
-    # Before its newest event an interest had one event fewer, and had waited since the previous.
-    earlier = np.isfinite(table.previous)
-    previous = np.where(earlier, table.previous, last)
-    n_before = np.maximum(count - 1, 1)
-    # All four readings at once: now, just after the newest event, just before it, and just after
-    # the previous one.
-    features = retention_features(
-        np.stack([count, count, n_before, n_before]),
-        first,
-        np.stack([last, last, previous, previous]),
-        table.event_count,
-        recent,
-        np.stack([np.full_like(last, at), last, last, previous]),
-        default,
-    )
-    now, fresh, waited, fresh_before = retention(features, parameters)
-    freshness = _share(now, fresh)
-    before = _share(waited, fresh_before)
-    gap_before = _gaps(n_before, first, previous, default)
-    rested = (count > limits.established) & (last - previous <= limits.resting_gaps * gap_before)
-    was_forgotten = earlier & (before < limits.forgotten) & ~rested
-
-    gap = _gaps(count, first, last, default)
-    established = count >= limits.established
-    overdue = established & (at - last > limits.fading_gaps * gap)
-    quiet = (freshness < limits.fading) | overdue
-    resting = established & (at - last <= limits.resting_gaps * gap)
-    states = np.select(
-        [quiet & resting, freshness < limits.forgotten, quiet, was_forgotten, ~established],
-        [
-            InterestState.RESTING,
-            InterestState.FORGOTTEN,
-            InterestState.FADING,
-            InterestState.REVIVED,
-            InterestState.NEW,
-        ],
-        InterestState.ACTIVE,
-    )
-    return Retention(now, freshness, at - last, gap, states)
+    parts = np.empty((len(names), len(PARTS)))
+    parts[:, 0] = parameters.base
+    known = features(standing, at, parameters.default_gap_s)
+    parts[:, 1:-4] = (known - parameters.typical) * parameters.coefficients
+    parts[:, -4:-1] = parameters.population.effects(names, standing.attention[:, 0])
+    parts[:, -1] = parameters.horizon_log_odds(horizon_s)
+    return parts
 
 
-def reason_text(assessed: Retention, i: int, thresholds: StateThresholds) -> str:
-    """Why interest ``i`` is in its state, in one line of English."""
-    words = [
-        f"last {_days(assessed.recency_s[i])} ago",
-        f"usual gap {_days(assessed.gap_s[i])}",
-        f"freshness {assessed.freshness[i]:.0%} (fades below {thresholds.fading:.0%},"
-        f" forgotten below {thresholds.forgotten:.0%})",
-    ]
-    state = InterestState(int(assessed.states[i]))
-    if state is InterestState.RESTING:
-        words.append(f"within {thresholds.resting_gaps:g} of its own gaps")
-    elif state is InterestState.FADING and assessed.freshness[i] >= thresholds.fading:
-        words.append(f"quiet for more than {thresholds.fading_gaps:g} of its own gaps")
-    elif state is InterestState.REVIVED:
-        words.append("came back after having been forgotten")
-    elif state is InterestState.NEW:
-        words.append(f"fewer than {thresholds.established} events")
-    return "; ".join(words)
+def retention(parts: ArrayLike) -> Floats:
+    """ρ of parts of log-odds (..., P), the probability of a return within the horizon, (...)."""
+    log_odds = np.asarray(parts, np.float64).sum(axis=-1)
+    chance: Floats = np.exp(-np.logaddexp(0.0, -log_odds))
+    return chance
 
 
-def _days(seconds: float) -> str:
-    return f"{seconds / DAY_S:.0f} d" if seconds >= 1.5 * DAY_S else f"{seconds / 3600:.0f} h"
+def freshness(recency_s: Floats, gap_s: Floats, parameters: ForgettingParameters) -> Floats:
+    """Odds of a return after some quiet over those just after an event, in [0, 1], same shape.
 
-
-def half_life(table: TraceTable, at: float, parameters: ForgettingParameters) -> Floats:
-    """Seconds from ``at`` until each interest's retention has halved with no new event, (N,).
-
-    Infinite where ten years do not halve it. Solved by bisection to a relative 1e-6; retention
-    never grows by waiting, so the crossing is the only one.
+    Of the interest alone: what else the user did meanwhile has no say.
     """
-    recent = float(table.total_bank(at)[ACTIVITY_RATE])
+    c = parameters.coefficients
+    lost = (c[RECENCY] + c[ABSENCE]) * np.log1p(recency_s / DAY_S)
+    left: Floats = np.exp(lost + c[OVERDUE] * np.log1p(recency_s / gap_s))
+    return left
 
-    def rho(wait: Floats) -> Floats:
-        decayed = recent * np.exp2(-wait / HALF_LIVES_S[ACTIVITY_RATE])
-        features = retention_features(
-            table.count,
-            table.first,
-            table.last,
-            table.event_count,
-            decayed,
-            at + wait,
-            parameters.default_gap_s,
-        )
-        return retention(features, parameters)
 
-    n = len(table.names)
-    target = rho(np.zeros(n)) / 2
-    low, high = np.full(n, 1.0), np.full(n, LONGEST_HALF_LIFE_S)
-    never = rho(high) > target
-    for _ in range(45):
-        middle = np.sqrt(low * high)
-        above = rho(middle) > target
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    halved: Floats = np.where(never, np.inf, high)
-    return halved
+def quiet_until(
+    levels: Sequence[float], gap_s: Floats, parameters: ForgettingParameters
+) -> tuple[Floats, ...]:
+    """Seconds of quiet after which freshness has fallen to each of some levels, each (N,).
+
+    Infinite where a hundred years do not bring it there.
+
+    Args:
+        levels: freshness, each in (0, 1].
+        gap_s: mean time between the events of N interests, seconds.
+        parameters: of a release.
+    """
+    c = parameters.coefficients
+    slope, overdue = c[RECENCY] + c[ABSENCE], c[OVERDUE]
+    target = np.log(np.maximum(levels, np.finfo(np.float64).tiny))[:, None]
+    if slope + overdue == 0.0:
+        return tuple(np.where(target < 0, np.inf, np.zeros_like(gap_s)))
+    # Newton's method on u = log(1 + days): the loss is nearly linear in it.
+    per_day = DAY_S / gap_s
+    most = float(np.log1p(LONGEST_QUIET_S / DAY_S))
+    u = np.broadcast_to(np.minimum(target / (slope + overdue), most), (len(target), len(gap_s)))
+    for _ in range(NEWTON_STEPS):
+        grown = np.exp(u)
+        gaps = (grown - 1.0) * per_day
+        lost = slope * u + overdue * np.log1p(gaps) - target
+        u = np.clip(u - lost / (slope + overdue * grown * per_day / (1.0 + gaps)), 0.0, most)
+    return tuple(np.where(u < most, np.expm1(u) * DAY_S, np.inf))
+
+
+def half_life_s(
+    parts: Floats, standing: Standing, at: float, parameters: ForgettingParameters
+) -> Floats:
+    """Seconds from ``at`` until each retention has halved with no new event, (N,).
+
+    Infinite where ten years do not halve it; solved to a relative 1e-6. Retention never grows by
+    waiting, so the crossing is the only one.
+
+    Args:
+        parts: ``log_odds_parts`` of one user's interests at ``at``, (N, P).
+        standing: the interests.
+        at: the moment, seconds since the epoch.
+        parameters: of a release.
+    """
+    s, c = standing, parameters.coefficients
+    gap = usual_gap_s(s.count, s.first, s.last, parameters.default_gap_s)
+    recency, absence = at - s.last, float(at - s.newest[0]) if len(s.newest) else 0.0
+    recent = float(s.total[0, -1]) if len(s.total) else 0.0
+
+    def moved(wait: Floats) -> Floats:
+        """What waiting takes off the log-odds, but for what it has taken already."""
+        ago, away = recency + wait, absence + wait
+        left = recent * np.exp2(-away / HALF_LIVES_S[RECENT_RATE])
+        own = c[RECENCY] * np.log1p(ago / DAY_S) + c[OVERDUE] * np.log1p(ago / gap)
+        lost: Floats = own + c[ABSENCE] * np.log1p(away / DAY_S) + c[RECENT] * np.log1p(left)
+        return lost
+
+    half = retention(parts) / 2
+    target = np.log(half) - np.log1p(-half)
+    now = parts.sum(axis=-1) - moved(np.zeros_like(half))
+    return _first_below(lambda wait: now + moved(wait), target)
+
+
+def _first_below(falling: Callable[[Floats], Floats], target: Floats) -> Floats:
+    """Seconds, from one to ten years, at which a falling function of them meets its target, (N,).
+
+    ``falling`` takes (..., N) seconds. Each pass narrows the bracket thirtyfold.
+    """
+    n = len(target)
+    low, high = np.full(n, 0.0), np.full(n, np.log(LONGEST_HALF_LIFE_S))
+    never = falling(np.exp(high)) > target
+    steps = np.linspace(0.0, 1.0, 32)[:, None]
+    column = np.arange(n)
+    for _ in range(5):
+        grid = low + (high - low) * steps
+        above = falling(np.exp(grid)) > target
+        k = np.clip(above.sum(axis=0), 1, len(steps) - 1)
+        low, high = grid[k - 1, column], grid[k, column]
+    met: Floats = np.where(never, np.inf, np.exp(high))
+    return met

@@ -25,10 +25,10 @@ def _mixture(shortest_s: float, longest_s: float) -> Floats:
     return weights
 
 
-SHORT_TERM = _mixture(86400.0, 10 * 86400.0)
-"""Mixture of half-lives from a day to ten days: what the user is about now."""
+SHORT_TERM = _mixture(0.5 * 86400.0, 14 * 86400.0)
+"""Mixture of half-lives from half a day to two weeks: what the user is about now."""
 LONG_TERM = _mixture(60 * 86400.0, 3 * 365.25 * 86400.0)
-"""Mixture of half-lives from two months to two years: what the user is about at all."""
+"""Mixture of half-lives from two months to three years: what the user is about at all."""
 SHORT_SHARE = 0.5
 """Share of the short-term reading in the blended one."""
 BLENDED = SHORT_SHARE * SHORT_TERM + (1 - SHORT_SHARE) * LONG_TERM

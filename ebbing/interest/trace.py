@@ -8,32 +8,45 @@ order of arrival, and any completely monotone forgetting curve can be read off i
 Each trace is kept in two parts, so that the state before the current period stays readable (the
 drift of the articles compares the two): ``closed`` sums the events before the period of the
 newest event, as of that period's start; ``open`` sums those within it, as of the newest event.
+
+Beside its sums a trace keeps how many events there were, the first and the newest time, and the
+ladder of its occasions (``ebbing.interest.occasions``): all of them functions of the set too.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from ebbing.interest.occasions import LEVELS, Ladder, merge, single
 
 __all__ = [
     "BANK_SIZE",
     "HALF_LIVES_S",
     "PERIOD_S",
+    "Event",
     "TraceTable",
     "bank_sums",
     "period_start",
 ]
 
 Floats = NDArray[np.float64]
+Kind = TypeVar("Kind", bound=np.generic)
 
 BANK_SIZE = 10
-HALF_LIVES_S: Floats = np.geomspace(3600.0, 2 * 365.25 * 86400.0, BANK_SIZE)
-"""Half-lives of the bank in seconds: one hour to two years."""
+HALF_LIVES_S: Floats = np.geomspace(24 * 60.0, 6.5 * 365.25 * 86400.0, BANK_SIZE)
+"""Half-lives of the bank in seconds: 24 minutes to six and a half years. Of all geometric banks of
+this size, the one whose mixtures come nearest to every t^−d, d = .2 … 1, from an hour to two years
+(``ebbing.interest.curves``)."""
 HALF_LIVES_S.setflags(write=False)
+_RATES: Floats = -1.0 / HALF_LIVES_S
+_ONES: Floats = np.ones(BANK_SIZE)
 
 PERIOD_S = 7 * 86400.0
 """Length of the period whose start separates I(u,t−1) from I(u,t), seconds."""
@@ -41,16 +54,27 @@ PERIOD_S = 7 * 86400.0
 TOTAL = ""
 """Name of the row that sums all events of the user; no interest has an empty name."""
 
+Event = tuple[float, float, Iterable[tuple[str, float]]]
+"""Time in seconds since the epoch, weight > 0, interests as (name, share > 0)."""
+
 
 def period_start(time: float) -> float:
     """Start of the period that holds ``time``, both in seconds since the epoch."""
-    return float(np.floor(time / PERIOD_S) * PERIOD_S)
+    return math.floor(time / PERIOD_S) * PERIOD_S
 
 
 def _decay(elapsed: ArrayLike) -> Floats:
     """Decay factors 2^(−elapsed/h) for elapsed seconds ≥ 0, shape (..., BANK_SIZE)."""
-    factors: Floats = np.exp2(-np.asarray(elapsed, np.float64)[..., None] / HALF_LIVES_S)
+    factors: Floats = np.exp2(np.multiply.outer(elapsed, _RATES))
     return factors
+
+
+def _grown(part: NDArray[Kind], more: int) -> NDArray[Kind]:
+    """A copy with room for more rows, which are left to be set."""
+    n = len(part)
+    grown = np.empty((n + more, part.shape[1]), part.dtype)
+    grown[:n] = part
+    return grown
 
 
 class _Row(NamedTuple):
@@ -61,12 +85,12 @@ class _Row(NamedTuple):
     events: float
     first: float
     last: float
-    previous: float
+    occasions: Ladder
 
 
 def _event_row(time: float, weight: float) -> _Row:
     """The trace of a single event; every trace is a merge of such rows."""
-    return _Row(np.full(BANK_SIZE, weight), np.zeros(BANK_SIZE), 1.0, time, time, float("-inf"))
+    return _Row(_ONES * weight, np.zeros(BANK_SIZE), 1.0, time, time, single())
 
 
 def _merge_rows(a: _Row, b: _Row) -> _Row:
@@ -86,7 +110,7 @@ def _merge_rows(a: _Row, b: _Row) -> _Row:
         a.events + b.events,
         min(a.first, b.first),
         a.last,
-        max(a.previous, b.last),
+        merge(a.occasions, a.last, b.occasions, b.last),
     )
 
 
@@ -105,26 +129,38 @@ class TraceTable:
     closed_sums: Floats
     """(N+1, R) sums of the events before that period, as of the period's start."""
     times: Floats
-    """(N+1, 4) count, first, last and previous event time, seconds; previous is −inf if none."""
+    """(N+1, 3) count, first and last event time, seconds since the epoch."""
+    occasion_maps: NDArray[np.uint64]
+    """(N+1, LEVELS) bitmaps of when each row was engaged; see ``ebbing.interest.occasions``."""
     index: dict[str, int] = field(repr=False)
     """Row number of each name; derived from ``rows``."""
 
     @classmethod
     def of(
-        cls, rows: tuple[str, ...], open_sums: Floats, closed_sums: Floats, times: Floats
+        cls,
+        rows: tuple[str, ...],
+        open_sums: Floats,
+        closed_sums: Floats,
+        times: Floats,
+        occasion_maps: NDArray[np.uint64],
     ) -> TraceTable:
         """A table of given parts, as a codec reads them back."""
-        return cls(rows, open_sums, closed_sums, times, {n: i for i, n in enumerate(rows)})
+        index = {name: i for i, name in enumerate(rows)}
+        return cls(rows, open_sums, closed_sums, times, occasion_maps, index)
 
     @classmethod
     def empty(cls) -> TraceTable:
         """The table of a user without events."""
-        return cls.of((), np.zeros((0, BANK_SIZE)), np.zeros((0, BANK_SIZE)), np.zeros((0, 4)))
+        return cls.of(
+            (),
+            np.zeros((0, BANK_SIZE)),
+            np.zeros((0, BANK_SIZE)),
+            np.zeros((0, 3)),
+            np.zeros((0, LEVELS), np.uint64),
+        )
 
     @classmethod
-    def from_events(
-        cls, events: Iterable[tuple[float, float, Iterable[tuple[str, float]]]]
-    ) -> TraceTable:
+    def from_events(cls, events: Iterable[Event]) -> TraceTable:
         """The table of a set of events, each (time, weight, interests); see ``add_all``."""
         return cls.empty().add_all(events)
 
@@ -134,20 +170,15 @@ class TraceTable:
         """The table with one more event; see ``add_all``."""
         return self.add_all([(time, weight, interests)])
 
-    def add_all(
-        self, events: Iterable[tuple[float, float, Iterable[tuple[str, float]]]]
-    ) -> TraceTable:
+    def add_all(self, events: Iterable[Event]) -> TraceTable:
         """The table with more events, in any order.
-
-        Args:
-            events: (time in seconds since the epoch, weight > 0, interests as (name, share > 0)).
 
         Raises:
             ValueError: a time is not finite, or a weight or share is not a finite number above 0.
         """
         rows: dict[str, _Row] = {}
         for time, weight, interests in events:
-            if not np.isfinite(time):
+            if not math.isfinite(time):
                 raise ValueError(f"event time {time} is not finite")
             for name, share in ((TOTAL, 1.0), *interests):
                 amount = weight * share
@@ -157,6 +188,46 @@ class TraceTable:
                 known = rows.get(name) or self._row(name)
                 rows[name] = _merge_rows(known, event) if known else event
         return self._with_rows(rows)
+
+    def withdraw(self, event: Event, remaining: Iterable[Event]) -> TraceTable:
+        """The table without one event that it holds; an interest left with none vanishes.
+
+        The rows of the event are summed anew. Subtracting it would do for their counts alone: first
+        and last time and the occasions are not linear, and of a sum over fast rates, where one
+        event may outweigh all others by any factor, nothing right would be left.
+
+        Args:
+            event: the event, (time, weight, interests).
+            remaining: the user's other events, in any order, as the log has them.
+
+        Raises:
+            ValueError: the table cannot hold the event (an interest is unknown, or the time is
+                outside its first and last), or the remaining events are not what it holds besides.
+        """
+        time, _, interests = event
+        own = Counter([TOTAL, *(name for name, _ in interests)])
+        spans = {name: self._span(name) for name in own}
+        for name, (first, last) in spans.items():
+            if not first <= time <= last:
+                raise ValueError(f"no event at {time} in the traces of {name!r}")
+
+        # An interest that was dropped at the cap and came back holds less than the log does.
+        def held(name: str, moment: float) -> bool:
+            return name in spans and spans[name][0] <= moment <= spans[name][1]
+
+        others = TraceTable.from_events(
+            (moment, weight, [pair for pair in pairs if held(pair[0], moment)])
+            for moment, weight, pairs in remaining
+        )
+        for name, times in own.items():
+            row = others._row(name)
+            left, found = self.times[self.index[name], 0] - times, row.events if row else 0.0
+            if left != found:
+                raise ValueError(f"{found:g} events of {name!r} remain where {left:g} should")
+        if not others.rows:
+            return others
+        kept = self.without(name for name in own if name not in others.index)
+        return kept._with_rows(dict(others._iter_rows()))
 
     def merge(self, other: TraceTable) -> TraceTable:
         """The table of the events of both, which must have no event in common."""
@@ -186,6 +257,7 @@ class TraceTable:
             self.open_sums[keep],
             self.closed_sums[keep],
             self.times[keep],
+            self.occasion_maps[keep],
         )
 
     @property
@@ -209,9 +281,9 @@ class TraceTable:
         return self.times[1:, 2]
 
     @property
-    def previous(self) -> Floats:
-        """Time of the event before the newest, (N,), seconds; −inf where there is none."""
-        return self.times[1:, 3]
+    def occasions(self) -> NDArray[np.uint64]:
+        """Bitmaps of when each interest was engaged, (N, LEVELS)."""
+        return self.occasion_maps[1:]
 
     @property
     def event_count(self) -> int:
@@ -221,9 +293,14 @@ class TraceTable:
     @property
     def span(self) -> tuple[float, float]:
         """First and newest event time of the user, seconds; (inf, −inf) without events."""
-        if not self.rows:
-            return float("inf"), float("-inf")
-        return float(self.times[0, 1]), float(self.times[0, 2])
+        return self._span(TOTAL)
+
+    @property
+    def own_sums(self) -> Floats:
+        """Decayed sums of each row as of its own newest event, (N+1, R), the user's total first."""
+        last = self.times[:, 2]
+        since = last - np.floor(last / PERIOD_S) * PERIOD_S
+        return self.open_sums + self.closed_sums * _decay(since)
 
     def bank(self, at: float) -> Floats:
         """Decayed sums of each interest at ``at``, (N, R).
@@ -267,11 +344,20 @@ class TraceTable:
         if not at >= newest:
             raise ValueError(f"{at} is before the newest event, {newest}")
 
+    def _span(self, name: str) -> tuple[float, float]:
+        i = self.index.get(name)
+        if i is None:
+            return math.inf, -math.inf
+        first, last = self.times[i, 1:].tolist()
+        return first, last
+
     def _row(self, name: str) -> _Row | None:
         i = self.index.get(name)
         if i is None:
             return None
-        return _Row(self.open_sums[i], self.closed_sums[i], *self.times[i].tolist())
+        events, first, last = self.times[i].tolist()
+        occasions = tuple(self.occasion_maps[i].tolist())
+        return _Row(self.open_sums[i], self.closed_sums[i], events, first, last, occasions)
 
     def _iter_rows(self) -> Iterator[tuple[str, _Row]]:
         for name in self.rows:
@@ -284,15 +370,14 @@ class TraceTable:
         if not changed:
             return self
         new = tuple(name for name in changed if name not in self.index)
-        n = len(self.rows)
-        opened = np.concatenate([self.open_sums, np.empty((len(new), BANK_SIZE))])
-        closed = np.concatenate([self.closed_sums, np.empty((len(new), BANK_SIZE))])
-        times = np.concatenate([self.times, np.empty((len(new), 4))])
-        index = {**self.index, **{name: n + i for i, name in enumerate(new)}}
+        n, more = len(self.rows), len(new)
+        index = {**self.index, **{name: n + i for i, name in enumerate(new)}} if new else self.index
+        opened, closed = _grown(self.open_sums, more), _grown(self.closed_sums, more)
+        times, maps = _grown(self.times, more), _grown(self.occasion_maps, more)
         for name, row in changed.items():
             i = index[name]
-            opened[i], closed[i], times[i] = row.open, row.closed, row[2:]
-        return TraceTable(self.rows + new, opened, closed, times, index)
+            opened[i], closed[i], times[i], maps[i] = row.open, row.closed, row[2:5], row.occasions
+        return TraceTable(self.rows + new, opened, closed, times, maps, index)
 
 
 def bank_sums(

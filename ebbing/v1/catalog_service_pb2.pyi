@@ -130,7 +130,7 @@ class ContentVector(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Required. Finite numbers, no unit, from 1 to 4096 of them."""
+        """Required. Finite numbers, not all 0, no unit, from 1 to 4096 of them."""
 
     def __init__(
         self,

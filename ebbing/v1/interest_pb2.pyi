@@ -78,6 +78,8 @@ class UserInterest(_message.Message):
     FIRST_EVENT_TIME_FIELD_NUMBER: _builtins.int
     LAST_EVENT_TIME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    NEXT_CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    ARTICLE_PROBABILITY_FIELD_NUMBER: _builtins.int
     interest: _builtins.str
     """Output only. Path of the interest, parent first."""
     state: Global___InterestState.ValueType
@@ -98,6 +100,10 @@ class UserInterest(_message.Message):
     """Output only. Its component of I(u,t−1), in events' worth. Zero: none before this period."""
     event_count: _builtins.int
     """Output only. Events that count for it. Zero: never sent."""
+    article_probability: _builtins.float
+    """Output only. The articles' p(i|u,t) = softmax(−α F) over all interests of the user, with F the
+    forgetting score; probability from 0 to 1. Zero: none that a number can hold.
+    """
     @_builtins.property
     def half_life(self) -> _duration_pb2.Duration:
         """Output only. Time until retention, with no new event, has halved. Unset: not within ten years."""
@@ -113,6 +119,10 @@ class UserInterest(_message.Message):
     @_builtins.property
     def reason(self) -> Global___StateReason:
         """Output only. Why the state is what it is."""
+
+    @_builtins.property
+    def next_change_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the state changes next if nothing more comes. Unset: it stays."""
 
     def __init__(
         self,
@@ -130,10 +140,12 @@ class UserInterest(_message.Message):
         first_event_time: _timestamp_pb2.Timestamp | None = ...,
         last_event_time: _timestamp_pb2.Timestamp | None = ...,
         reason: Global___StateReason | None = ...,
+        next_change_time: _timestamp_pb2.Timestamp | None = ...,
+        article_probability: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_event_time", b"first_event_time", "half_life", b"half_life", "last_event_time", b"last_event_time", "reason", b"reason"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_event_time", b"first_event_time", "half_life", b"half_life", "last_event_time", b"last_event_time", "next_change_time", b"next_change_time", "reason", b"reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_count", b"event_count", "first_event_time", b"first_event_time", "forgetting_score", b"forgetting_score", "half_life", b"half_life", "interest", b"interest", "last_event_time", b"last_event_time", "long_term", b"long_term", "previous_strength", b"previous_strength", "reason", b"reason", "retention", b"retention", "short_term", b"short_term", "state", b"state", "strength", b"strength"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["article_probability", b"article_probability", "event_count", b"event_count", "first_event_time", b"first_event_time", "forgetting_score", b"forgetting_score", "half_life", b"half_life", "interest", b"interest", "last_event_time", b"last_event_time", "long_term", b"long_term", "next_change_time", b"next_change_time", "previous_strength", b"previous_strength", "reason", b"reason", "retention", b"retention", "short_term", b"short_term", "state", b"state", "strength", b"strength"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -141,29 +153,32 @@ Global___UserInterest: _TypeAlias = UserInterest  # noqa: Y015
 
 @_typing.final
 class StateReason(_message.Message):
-    """Why an interest is in its state, as numbers and in words."""
+    """Why an interest is in its state, as numbers and in words. All of it depends on the interest's own
+    events alone.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECENCY_FIELD_NUMBER: _builtins.int
     TYPICAL_GAP_FIELD_NUMBER: _builtins.int
+    LONGEST_GAP_FIELD_NUMBER: _builtins.int
+    REGULAR_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    TREND_FIELD_NUMBER: _builtins.int
     FRESHNESS_FIELD_NUMBER: _builtins.int
-    FADING_THRESHOLD_FIELD_NUMBER: _builtins.int
-    FORGOTTEN_THRESHOLD_FIELD_NUMBER: _builtins.int
-    RESTING_GAPS_FIELD_NUMBER: _builtins.int
-    FADING_GAPS_FIELD_NUMBER: _builtins.int
+    RESTING_AFTER_FIELD_NUMBER: _builtins.int
+    FADING_AFTER_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_AFTER_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    regular: _builtins.bool
+    """Output only. True: engaged at steady intervals. False: it has no rhythm, or none yet."""
+    trend: _builtins.float
+    """Output only. Log ratio of how often it was engaged lately to how often at all, no unit; above 0
+    it rises, below 0 it falls. Zero: steady.
+    """
     freshness: _builtins.float
-    """Output only. Retention over what it would be just after an event, from 0 to 1. Zero: gone."""
-    fading_threshold: _builtins.float
-    """Output only. Freshness below which it fades, from 0 to 1. Zero: never."""
-    forgotten_threshold: _builtins.float
-    """Output only. Freshness below which it is forgotten, from 0 to 1. Zero: never."""
-    resting_gaps: _builtins.float
-    """Output only. Typical gaps of quiet within which it rests instead of fading, no unit. Zero: never."""
-    fading_gaps: _builtins.float
-    """Output only. Typical gaps of quiet after which it fades whatever its freshness, no unit. Zero:
-    at once.
+    """Output only. Odds of a return over what they would be just after an event, from 0 to 1. Zero:
+    gone.
     """
     text: _builtins.str
     """Output only. The reason in one line of English."""
@@ -173,23 +188,46 @@ class StateReason(_message.Message):
 
     @_builtins.property
     def typical_gap(self) -> _duration_pb2.Duration:
-        """Output only. Usual time between its events; a default after only one event."""
+        """Output only. Usual time between the occasions it was engaged on; a default after only one."""
+
+    @_builtins.property
+    def longest_gap(self) -> _duration_pb2.Duration:
+        """Output only. Longest time between two of these occasions; the usual one after only one."""
+
+    @_builtins.property
+    def period(self) -> _duration_pb2.Duration:
+        """Output only. The calendar period it keeps: a day, a week or a mean month. Unset: none."""
+
+    @_builtins.property
+    def resting_after(self) -> _duration_pb2.Duration:
+        """Output only. Quiet from which on this interest rests instead of being active. Unset: never."""
+
+    @_builtins.property
+    def fading_after(self) -> _duration_pb2.Duration:
+        """Output only. Quiet from which on this interest fades. Unset: never."""
+
+    @_builtins.property
+    def forgotten_after(self) -> _duration_pb2.Duration:
+        """Output only. Quiet from which on this interest is forgotten. Unset: never."""
 
     def __init__(
         self,
         *,
         recency: _duration_pb2.Duration | None = ...,
         typical_gap: _duration_pb2.Duration | None = ...,
+        longest_gap: _duration_pb2.Duration | None = ...,
+        regular: _builtins.bool = ...,
+        period: _duration_pb2.Duration | None = ...,
+        trend: _builtins.float = ...,
         freshness: _builtins.float = ...,
-        fading_threshold: _builtins.float = ...,
-        forgotten_threshold: _builtins.float = ...,
-        resting_gaps: _builtins.float = ...,
-        fading_gaps: _builtins.float = ...,
+        resting_after: _duration_pb2.Duration | None = ...,
+        fading_after: _duration_pb2.Duration | None = ...,
+        forgotten_after: _duration_pb2.Duration | None = ...,
         text: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["recency", b"recency", "typical_gap", b"typical_gap"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fading_after", b"fading_after", "forgotten_after", b"forgotten_after", "longest_gap", b"longest_gap", "period", b"period", "recency", b"recency", "resting_after", b"resting_after", "typical_gap", b"typical_gap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fading_gaps", b"fading_gaps", "fading_threshold", b"fading_threshold", "forgotten_threshold", b"forgotten_threshold", "freshness", b"freshness", "recency", b"recency", "resting_gaps", b"resting_gaps", "text", b"text", "typical_gap", b"typical_gap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fading_after", b"fading_after", "forgotten_after", b"forgotten_after", "freshness", b"freshness", "longest_gap", b"longest_gap", "period", b"period", "recency", b"recency", "regular", b"regular", "resting_after", b"resting_after", "text", b"text", "trend", b"trend", "typical_gap", b"typical_gap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ebbing/v1/interest_service.proto\x12\tebbing.v1\x1a\x18\x65\x62\x62ing/v1/interest.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x01\n\x19GetInterestProfileRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07horizon\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07roll_up\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"\xb5\x02\n\x1aGetInterestProfileResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07horizon\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\tinterests\x18\x04 \x03(\x0b\x32\x17.ebbing.v1.UserInterest\x12\x13\n\x0b\x65vent_count\x18\x05 \x01(\x03\x12\x12\n\x05\x64rift\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x16\x64rift_undefined_reason\x18\x07 \x01(\t\x12\x1a\n\x12\x66orgetting_version\x18\x08 \x01(\t\x12\x17\n\x0fnext_page_token\x18\t \x01(\tB\x08\n\x06_drift\"\xee\x01\n\x1aListInterestHistoryRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tinterests\x18\x02 \x03(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04step\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"l\n\x14InterestHistoryPoint\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\tinterests\x18\x02 \x03(\x0b\x32\x17.ebbing.v1.UserInterest\"g\n\x1bListInterestHistoryResponse\x12/\n\x06points\x18\x01 \x03(\x0b\x32\x1f.ebbing.v1.InterestHistoryPoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x17GetInterestGraphRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tmax_nodes\x18\x03 \x01(\x05\"e\n\x0cInterestEdge\x12\x15\n\rfrom_interest\x18\x01 \x01(\t\x12\x13\n\x0bto_interest\x18\x02 \x01(\t\x12\x15\n\rco_occurrence\x18\x03 \x01(\x01\x12\x12\n\nsuccession\x18\x04 \x01(\x01\"j\n\x18GetInterestGraphResponse\x12&\n\x05nodes\x18\x01 \x03(\x0b\x32\x17.ebbing.v1.UserInterest\x12&\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x17.ebbing.v1.InterestEdge\"\x8f\x01\n\x16\x45xplainInterestRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08interest\x18\x02 \x01(\t\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07horizon\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"T\n\x15RetentionContribution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x10\n\x08log_odds\x18\x03 \x01(\x01\x12\x0c\n\x04text\x18\x04 \x01(\t\"}\n\x17\x45xplainInterestResponse\x12)\n\x08interest\x18\x01 \x01(\x0b\x32\x17.ebbing.v1.UserInterest\x12\x37\n\rcontributions\x18\x02 \x03(\x0b\x32 .ebbing.v1.RetentionContribution\"d\n\x16WatchForgettingRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x10\n\x08user_ids\x18\x02 \x03(\t\x12(\n\x06states\x18\x03 \x03(\x0e\x32\x18.ebbing.v1.InterestState\"\x83\x02\n\x14\x46orgettingTransition\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08interest\x18\x02 \x01(\t\x12,\n\nfrom_state\x18\x03 \x01(\x0e\x32\x18.ebbing.v1.InterestState\x12*\n\x08to_state\x18\x04 \x01(\x0e\x32\x18.ebbing.v1.InterestState\x12\x33\n\x0ftransition_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tretention\x18\x06 \x01(\x01\x12&\n\x06reason\x18\x07 \x01(\x0b\x32\x16.ebbing.v1.StateReason\"^\n\x17WatchForgettingResponse\x12\x33\n\ntransition\x18\x01 \x01(\x0b\x32\x1f.ebbing.v1.ForgettingTransition\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t2\xed\x03\n\x0fInterestService\x12\x61\n\x12GetInterestProfile\x12$.ebbing.v1.GetInterestProfileRequest\x1a%.ebbing.v1.GetInterestProfileResponse\x12\x64\n\x13ListInterestHistory\x12%.ebbing.v1.ListInterestHistoryRequest\x1a&.ebbing.v1.ListInterestHistoryResponse\x12[\n\x10GetInterestGraph\x12\".ebbing.v1.GetInterestGraphRequest\x1a#.ebbing.v1.GetInterestGraphResponse\x12X\n\x0f\x45xplainInterest\x12!.ebbing.v1.ExplainInterestRequest\x1a\".ebbing.v1.ExplainInterestResponse\x12Z\n\x0fWatchForgetting\x12!.ebbing.v1.WatchForgettingRequest\x1a\".ebbing.v1.WatchForgettingResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ebbing/v1/interest_service.proto\x12\tebbing.v1\x1a\x18\x65\x62\x62ing/v1/interest.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x01\n\x19GetInterestProfileRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07horizon\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07roll_up\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x12\n\x05\x61lpha\x18\x07 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_alpha\"\xf2\x02\n\x1aGetInterestProfileResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07horizon\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\tinterests\x18\x04 \x03(\x0b\x32\x17.ebbing.v1.UserInterest\x12\x13\n\x0b\x65vent_count\x18\x05 \x01(\x03\x12\x12\n\x05\x64rift\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x16\x64rift_undefined_reason\x18\x07 \x01(\t\x12\x1a\n\x12\x66orgetting_version\x18\x08 \x01(\t\x12\x17\n\x0fnext_page_token\x18\t \x01(\t\x12\x1a\n\rarticle_score\x18\n \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05\x61lpha\x18\x0b \x01(\x01\x42\x08\n\x06_driftB\x10\n\x0e_article_score\"\xc2\x02\n\x1aListInterestHistoryRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tinterests\x18\x02 \x03(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04step\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12&\n\x02\x61t\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07horizon\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"~\n\x14InterestHistoryPoint\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\tinterests\x18\x02 \x03(\x0b\x32\x17.ebbing.v1.UserInterest\x12\x10\n\x08\x66orecast\x18\x03 \x01(\x08\"g\n\x1bListInterestHistoryResponse\x12/\n\x06points\x18\x01 \x03(\x0b\x32\x1f.ebbing.v1.InterestHistoryPoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x17GetInterestGraphRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tmax_nodes\x18\x03 \x01(\x05\"e\n\x0cInterestEdge\x12\x15\n\rfrom_interest\x18\x01 \x01(\t\x12\x13\n\x0bto_interest\x18\x02 \x01(\t\x12\x15\n\rco_occurrence\x18\x03 \x01(\x01\x12\x12\n\nsuccession\x18\x04 \x01(\x01\"\x92\x01\n\x18GetInterestGraphResponse\x12&\n\x05nodes\x18\x01 \x03(\x0b\x32\x17.ebbing.v1.UserInterest\x12&\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x17.ebbing.v1.InterestEdge\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8f\x01\n\x16\x45xplainInterestRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08interest\x18\x02 \x01(\t\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07horizon\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"T\n\x15RetentionContribution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x10\n\x08log_odds\x18\x03 \x01(\x01\x12\x0c\n\x04text\x18\x04 \x01(\t\"\xed\x01\n\x17\x45xplainInterestResponse\x12)\n\x08interest\x18\x01 \x01(\x0b\x32\x17.ebbing.v1.UserInterest\x12\x37\n\rcontributions\x18\x02 \x03(\x0b\x32 .ebbing.v1.RetentionContribution\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07horizon\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12\x66orgetting_version\x18\x05 \x01(\t\"d\n\x16WatchForgettingRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x10\n\x08user_ids\x18\x02 \x03(\t\x12(\n\x06states\x18\x03 \x03(\x0e\x32\x18.ebbing.v1.InterestState\"\x83\x02\n\x14\x46orgettingTransition\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08interest\x18\x02 \x01(\t\x12,\n\nfrom_state\x18\x03 \x01(\x0e\x32\x18.ebbing.v1.InterestState\x12*\n\x08to_state\x18\x04 \x01(\x0e\x32\x18.ebbing.v1.InterestState\x12\x33\n\x0ftransition_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tretention\x18\x06 \x01(\x01\x12&\n\x06reason\x18\x07 \x01(\x0b\x32\x16.ebbing.v1.StateReason\"^\n\x17WatchForgettingResponse\x12\x33\n\ntransition\x18\x01 \x01(\x0b\x32\x1f.ebbing.v1.ForgettingTransition\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t2\xed\x03\n\x0fInterestService\x12\x61\n\x12GetInterestProfile\x12$.ebbing.v1.GetInterestProfileRequest\x1a%.ebbing.v1.GetInterestProfileResponse\x12\x64\n\x13ListInterestHistory\x12%.ebbing.v1.ListInterestHistoryRequest\x1a&.ebbing.v1.ListInterestHistoryResponse\x12[\n\x10GetInterestGraph\x12\".ebbing.v1.GetInterestGraphRequest\x1a#.ebbing.v1.GetInterestGraphResponse\x12X\n\x0f\x45xplainInterest\x12!.ebbing.v1.ExplainInterestRequest\x1a\".ebbing.v1.ExplainInterestResponse\x12Z\n\x0fWatchForgetting\x12!.ebbing.v1.WatchForgettingRequest\x1a\".ebbing.v1.WatchForgettingResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,33 +35,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ebbing.v1.interest_service_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETINTERESTPROFILEREQUEST']._serialized_start=139
-  _globals['_GETINTERESTPROFILEREQUEST']._serialized_end=323
-  _globals['_GETINTERESTPROFILERESPONSE']._serialized_start=326
-  _globals['_GETINTERESTPROFILERESPONSE']._serialized_end=635
-  _globals['_LISTINTERESTHISTORYREQUEST']._serialized_start=638
-  _globals['_LISTINTERESTHISTORYREQUEST']._serialized_end=876
-  _globals['_INTERESTHISTORYPOINT']._serialized_start=878
-  _globals['_INTERESTHISTORYPOINT']._serialized_end=986
-  _globals['_LISTINTERESTHISTORYRESPONSE']._serialized_start=988
-  _globals['_LISTINTERESTHISTORYRESPONSE']._serialized_end=1091
-  _globals['_GETINTERESTGRAPHREQUEST']._serialized_start=1093
-  _globals['_GETINTERESTGRAPHREQUEST']._serialized_end=1194
-  _globals['_INTERESTEDGE']._serialized_start=1196
-  _globals['_INTERESTEDGE']._serialized_end=1297
-  _globals['_GETINTERESTGRAPHRESPONSE']._serialized_start=1299
-  _globals['_GETINTERESTGRAPHRESPONSE']._serialized_end=1405
-  _globals['_EXPLAININTERESTREQUEST']._serialized_start=1408
-  _globals['_EXPLAININTERESTREQUEST']._serialized_end=1551
-  _globals['_RETENTIONCONTRIBUTION']._serialized_start=1553
-  _globals['_RETENTIONCONTRIBUTION']._serialized_end=1637
-  _globals['_EXPLAININTERESTRESPONSE']._serialized_start=1639
-  _globals['_EXPLAININTERESTRESPONSE']._serialized_end=1764
-  _globals['_WATCHFORGETTINGREQUEST']._serialized_start=1766
-  _globals['_WATCHFORGETTINGREQUEST']._serialized_end=1866
-  _globals['_FORGETTINGTRANSITION']._serialized_start=1869
-  _globals['_FORGETTINGTRANSITION']._serialized_end=2128
-  _globals['_WATCHFORGETTINGRESPONSE']._serialized_start=2130
-  _globals['_WATCHFORGETTINGRESPONSE']._serialized_end=2224
-  _globals['_INTERESTSERVICE']._serialized_start=2227
-  _globals['_INTERESTSERVICE']._serialized_end=2720
+  _globals['_GETINTERESTPROFILEREQUEST']._serialized_end=353
+  _globals['_GETINTERESTPROFILERESPONSE']._serialized_start=356
+  _globals['_GETINTERESTPROFILERESPONSE']._serialized_end=726
+  _globals['_LISTINTERESTHISTORYREQUEST']._serialized_start=729
+  _globals['_LISTINTERESTHISTORYREQUEST']._serialized_end=1051
+  _globals['_INTERESTHISTORYPOINT']._serialized_start=1053
+  _globals['_INTERESTHISTORYPOINT']._serialized_end=1179
+  _globals['_LISTINTERESTHISTORYRESPONSE']._serialized_start=1181
+  _globals['_LISTINTERESTHISTORYRESPONSE']._serialized_end=1284
+  _globals['_GETINTERESTGRAPHREQUEST']._serialized_start=1286
+  _globals['_GETINTERESTGRAPHREQUEST']._serialized_end=1387
+  _globals['_INTERESTEDGE']._serialized_start=1389
+  _globals['_INTERESTEDGE']._serialized_end=1490
+  _globals['_GETINTERESTGRAPHRESPONSE']._serialized_start=1493
+  _globals['_GETINTERESTGRAPHRESPONSE']._serialized_end=1639
+  _globals['_EXPLAININTERESTREQUEST']._serialized_start=1642
+  _globals['_EXPLAININTERESTREQUEST']._serialized_end=1785
+  _globals['_RETENTIONCONTRIBUTION']._serialized_start=1787
+  _globals['_RETENTIONCONTRIBUTION']._serialized_end=1871
+  _globals['_EXPLAININTERESTRESPONSE']._serialized_start=1874
+  _globals['_EXPLAININTERESTRESPONSE']._serialized_end=2111
+  _globals['_WATCHFORGETTINGREQUEST']._serialized_start=2113
+  _globals['_WATCHFORGETTINGREQUEST']._serialized_end=2213
+  _globals['_FORGETTINGTRANSITION']._serialized_start=2216
+  _globals['_FORGETTINGTRANSITION']._serialized_end=2475
+  _globals['_WATCHFORGETTINGRESPONSE']._serialized_start=2477
+  _globals['_WATCHFORGETTINGRESPONSE']._serialized_end=2571
+  _globals['_INTERESTSERVICE']._serialized_start=2574
+  _globals['_INTERESTSERVICE']._serialized_end=3067
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,7 @@ class GetInterestProfileRequest(_message.Message):
     ROLL_UP_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Required. Whose interests. At most 128 bytes."""
     roll_up: _builtins.bool
@@ -43,6 +44,10 @@ class GetInterestProfileRequest(_message.Message):
     """Optional. Where to go on, from the page before; only with the same user, at and roll_up. At
     most 1024 bytes. Empty: from the start.
     """
+    alpha: _builtins.float
+    """Optional. The articles' α in p(i|u,t) = softmax(−α F), from 0 to 1000, no unit. Unset: the
+    gateway's setting.
+    """
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """Optional. As of when, from the user's first event to 2200; later than now is a forecast with
@@ -51,7 +56,9 @@ class GetInterestProfileRequest(_message.Message):
 
     @_builtins.property
     def horizon(self) -> _duration_pb2.Duration:
-        """Optional. Horizon of retention, above 0. Unset: the horizon the release was fitted for."""
+        """Optional. Horizon of retention, above 0 and within the family the release was fitted for; else
+        OUT_OF_RANGE naming the shortest and the longest. Unset: the horizon it was fitted for.
+        """
 
     def __init__(
         self,
@@ -62,12 +69,15 @@ class GetInterestProfileRequest(_message.Message):
         roll_up: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        alpha: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "horizon", b"horizon"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "at", b"at", "horizon", b"horizon"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "horizon", b"horizon", "page_size", b"page_size", "page_token", b"page_token", "roll_up", b"roll_up", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "at", b"at", "horizon", b"horizon", "page_size", b"page_size", "page_token", b"page_token", "roll_up", b"roll_up", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
 
 Global___GetInterestProfileRequest: _TypeAlias = GetInterestProfileRequest  # noqa: Y015
 
@@ -86,6 +96,8 @@ class GetInterestProfileResponse(_message.Message):
     DRIFT_UNDEFINED_REASON_FIELD_NUMBER: _builtins.int
     FORGETTING_VERSION_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ARTICLE_SCORE_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Output only. The user."""
     event_count: _builtins.int
@@ -100,6 +112,14 @@ class GetInterestProfileResponse(_message.Message):
     """Output only. Where the forgetting parameters come from."""
     next_page_token: _builtins.str
     """Output only. Where the next page starts. Empty: this was the last."""
+    article_score: _builtins.float
+    """Output only. The articles' R(u,t) = Σ w_i p(i|u,t) over all interests of the user, w_i being
+    each one's share of their strength; from 0 to 1, no unit. Unset: undefined, as drift is.
+    """
+    alpha: _builtins.float
+    """Output only. The articles' α behind the probabilities and R(u,t), no unit. Zero: all interests
+    are alike.
+    """
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """Output only. The moment the answer is of."""
@@ -124,13 +144,20 @@ class GetInterestProfileResponse(_message.Message):
         drift_undefined_reason: _builtins.str = ...,
         forgetting_version: _builtins.str = ...,
         next_page_token: _builtins.str = ...,
+        article_score: _builtins.float | None = ...,
+        alpha: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_drift", b"_drift", "at", b"at", "drift", b"drift", "horizon", b"horizon"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_article_score", b"_article_score", "_drift", b"_drift", "article_score", b"article_score", "at", b"at", "drift", b"drift", "horizon", b"horizon"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drift", b"_drift", "at", b"at", "drift", b"drift", "drift_undefined_reason", b"drift_undefined_reason", "event_count", b"event_count", "forgetting_version", b"forgetting_version", "horizon", b"horizon", "interests", b"interests", "next_page_token", b"next_page_token", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_article_score", b"_article_score", "_drift", b"_drift", "alpha", b"alpha", "article_score", b"article_score", "at", b"at", "drift", b"drift", "drift_undefined_reason", b"drift_undefined_reason", "event_count", b"event_count", "forgetting_version", b"forgetting_version", "horizon", b"horizon", "interests", b"interests", "next_page_token", b"next_page_token", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__article_score: _TypeAlias = _typing.Literal["article_score"]  # noqa: Y015
+    _WhichOneofArgType__article_score: _TypeAlias = _typing.Literal["_article_score", b"_article_score"]  # noqa: Y015
     _WhichOneofReturnType__drift: _TypeAlias = _typing.Literal["drift"]  # noqa: Y015
     _WhichOneofArgType__drift: _TypeAlias = _typing.Literal["_drift", b"_drift"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__article_score) -> _WhichOneofReturnType__article_score | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__drift) -> _WhichOneofReturnType__drift | None: ...
 
 Global___GetInterestProfileResponse: _TypeAlias = GetInterestProfileResponse  # noqa: Y015
@@ -148,27 +175,49 @@ class ListInterestHistoryRequest(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    HORIZON_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Required. Whose interests. At most 128 bytes."""
     page_size: _builtins.int
-    """Optional. Points a page, from 1 to 1000. Zero: 100."""
+    """Optional. Points a page, from 1 to 1000. Zero: 100. With more than 10 interests a page has fewer,
+    so that it tells of at most 10000 interests over all its points.
+    """
     page_token: _builtins.str
-    """Optional. Where to go on, from the page before. At most 1024 bytes. Empty: from the start."""
+    """Optional. Where to go on, from the page before; only with the same request. At most 1024 bytes.
+    Empty: from the start.
+    """
     @_builtins.property
     def interests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Paths to tell of. At most 64 of at most 256 bytes. Empty: the strongest."""
+        """Optional. Paths to tell of, each once. At most 64 of at most 256 bytes. Empty: the 8 strongest at
+        the end.
+        """
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Optional. First moment. Unset: the user's first event."""
+        """Optional. First moment, not before the user's first event. Unset: the user's first event."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Optional. Last moment, not before the first. Unset: now."""
+        """Optional. Last moment, not before the first, up to 2200. Unset: `at`."""
 
     @_builtins.property
     def step(self) -> _duration_pb2.Duration:
-        """Optional. Time between points, at least one minute. Unset: a day."""
+        """Optional. Time between points, at least one minute: they lie at start_time, start_time + step …
+        and not after end_time. Unset: a day.
+        """
+
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """Optional. As of when, up to 2200: events up to it count, points after it are a forecast with no
+        new event. Unset: now.
+        """
+
+    @_builtins.property
+    def horizon(self) -> _duration_pb2.Duration:
+        """Optional. Horizon of retention, above 0 and within the family the release was fitted for; else
+        OUT_OF_RANGE naming the shortest and the longest. Unset: the horizon it was fitted for.
+        """
 
     def __init__(
         self,
@@ -180,10 +229,12 @@ class ListInterestHistoryRequest(_message.Message):
         step: _duration_pb2.Duration | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        horizon: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "end_time", b"end_time", "horizon", b"horizon", "start_time", b"start_time", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "interests", b"interests", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "step", b"step", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "end_time", b"end_time", "horizon", b"horizon", "interests", b"interests", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "step", b"step", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,23 +248,29 @@ class InterestHistoryPoint(_message.Message):
 
     TIME_FIELD_NUMBER: _builtins.int
     INTERESTS_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
+    forecast: _builtins.bool
+    """Output only. True: later than `at`, so a forecast. False: as it was."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """Output only. The moment."""
 
     @_builtins.property
     def interests(self) -> _containers.RepeatedCompositeFieldContainer[_interest_pb2.UserInterest]:
-        """Output only. The interests at that moment. Empty: none yet."""
+        """Output only. The interests at that moment, in the order asked for, else strongest at the end
+        first; without those not engaged by then. Empty: none yet.
+        """
 
     def __init__(
         self,
         *,
         time: _timestamp_pb2.Timestamp | None = ...,
         interests: _abc.Iterable[_interest_pb2.UserInterest] | None = ...,
+        forecast: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interests", b"interests", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forecast", b"forecast", "interests", b"interests", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,7 +319,7 @@ class GetInterestGraphRequest(_message.Message):
     """Optional. Interests at most, strongest first, from 1 to 256. Zero: 64."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
-        """Optional. As of when. Unset: now."""
+        """Optional. As of when, from the user's first event to 2200. Unset: now."""
 
     def __init__(
         self,
@@ -281,7 +338,9 @@ Global___GetInterestGraphRequest: _TypeAlias = GetInterestGraphRequest  # noqa: 
 
 @_typing.final
 class InterestEdge(_message.Message):
-    """How two interests of a user hang together."""
+    """How two interests of a user hang together, read off the newest 4096 events. An event counts with
+    the geometric mean of what it shows of each, and half as much every 90 days.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -294,10 +353,12 @@ class InterestEdge(_message.Message):
     to_interest: _builtins.str
     """Output only. Path of the interest it leads to."""
     co_occurrence: _builtins.float
-    """Output only. Events that show both, decayed, in events' worth. Zero: none."""
-    succession: _builtins.float
-    """Output only. Events of the second that followed the first, decayed, in events' worth. Zero:
+    """Output only. Events that show both, decayed, in events' worth; the same in both directions. Zero:
     none.
+    """
+    succession: _builtins.float
+    """Output only. Events of the second that came directly after one of the first, within a week,
+    decayed, in events' worth. Zero: none.
     """
     def __init__(
         self,
@@ -323,23 +384,29 @@ class GetInterestGraphResponse(_message.Message):
 
     NODES_FIELD_NUMBER: _builtins.int
     EDGES_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_interest_pb2.UserInterest]:
         """Output only. The interests, strongest first. Empty: none."""
 
     @_builtins.property
     def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterestEdge]:
-        """Output only. The edges between them. Empty: none."""
+        """Output only. The edges between them, heaviest first, at most 4096. Empty: none."""
+
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The moment the answer is of."""
 
     def __init__(
         self,
         *,
         nodes: _abc.Iterable[_interest_pb2.UserInterest] | None = ...,
         edges: _abc.Iterable[Global___InterestEdge] | None = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "nodes", b"nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "edges", b"edges", "nodes", b"nodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -361,11 +428,13 @@ class ExplainInterestRequest(_message.Message):
     """Required. Path of the interest. At most 256 bytes."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
-        """Optional. As of when. Unset: now."""
+        """Optional. As of when, from the user's first event to 2200. Unset: now."""
 
     @_builtins.property
     def horizon(self) -> _duration_pb2.Duration:
-        """Optional. Horizon of retention, above 0. Unset: the horizon the release was fitted for."""
+        """Optional. Horizon of retention, above 0 and within the family the release was fitted for; else
+        OUT_OF_RANGE naming the shortest and the longest. Unset: the horizon it was fitted for.
+        """
 
     def __init__(
         self,
@@ -425,6 +494,11 @@ class ExplainInterestResponse(_message.Message):
 
     INTEREST_FIELD_NUMBER: _builtins.int
     CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    HORIZON_FIELD_NUMBER: _builtins.int
+    FORGETTING_VERSION_FIELD_NUMBER: _builtins.int
+    forgetting_version: _builtins.str
+    """Output only. Where the forgetting parameters come from."""
     @_builtins.property
     def interest(self) -> _interest_pb2.UserInterest:
         """Output only. The interest explained."""
@@ -433,15 +507,26 @@ class ExplainInterestResponse(_message.Message):
     def contributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetentionContribution]:
         """Output only. The parts; their log-odds add up to those of retention."""
 
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The moment the answer is of."""
+
+    @_builtins.property
+    def horizon(self) -> _duration_pb2.Duration:
+        """Output only. Horizon of retention."""
+
     def __init__(
         self,
         *,
         interest: _interest_pb2.UserInterest | None = ...,
         contributions: _abc.Iterable[Global___RetentionContribution] | None = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        horizon: _duration_pb2.Duration | None = ...,
+        forgetting_version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["interest", b"interest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "horizon", b"horizon", "interest", b"interest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributions", b"contributions", "interest", b"interest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "contributions", b"contributions", "forgetting_version", b"forgetting_version", "horizon", b"horizon", "interest", b"interest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -501,14 +586,18 @@ class ForgettingTransition(_message.Message):
     interest: _builtins.str
     """Output only. Path of the interest."""
     from_state: _interest_pb2.InterestState.ValueType
-    """Output only. The state before."""
+    """Output only. The state before. INTEREST_STATE_UNSPECIFIED: it was not known."""
     to_state: _interest_pb2.InterestState.ValueType
     """Output only. The state after."""
     retention: _builtins.float
-    """Output only. Retention at that moment, probability from 0 to 1. Zero: none."""
+    """Output only. Retention at that moment, or at the user's newest event if that is later;
+    probability from 0 to 1. Zero: none.
+    """
     @_builtins.property
     def transition_time(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When the state changed."""
+        """Output only. When the state changed: the time of the event that changed it or, where nothing
+        happened, the moment its quiet reached the limit, however late that was found.
+        """
 
     @_builtins.property
     def reason(self) -> _interest_pb2.StateReason:

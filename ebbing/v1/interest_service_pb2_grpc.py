@@ -67,29 +67,33 @@ class InterestServiceServicer:
     """
 
     def GetInterestProfile(self, request, context):
-        """A user's interests as of a moment. NOT_FOUND: USER_NOT_FOUND; OUT_OF_RANGE: the moment is
-        before the user's first event.
+        """A user's interests as of a moment; a past one is answered from the event log, as it was then.
+        NOT_FOUND: USER_NOT_FOUND; OUT_OF_RANGE: AT_BEFORE_FIRST_EVENT with the earliest moment that can
+        be answered, HORIZON_OUT_OF_RANGE with the shortest and the longest horizon.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListInterestHistory(self, request, context):
-        """The course of a user's interests over time, for plots.
+        """The course of a user's interests over time, past and expected, for plots. NOT_FOUND:
+        USER_NOT_FOUND, INTEREST_NOT_FOUND; OUT_OF_RANGE as for GetInterestProfile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetInterestGraph(self, request, context):
-        """A user's interests as a graph: which come together, which follow which.
+        """A user's interests as a graph: which come together, which follow which. NOT_FOUND:
+        USER_NOT_FOUND; OUT_OF_RANGE: AT_BEFORE_FIRST_EVENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainInterest(self, request, context):
-        """What one interest's retention is made of: contributions that add up.
+        """What one interest's retention is made of: contributions that add up. NOT_FOUND: USER_NOT_FOUND,
+        INTEREST_NOT_FOUND; OUT_OF_RANGE as for GetInterestProfile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,7 +101,9 @@ class InterestServiceServicer:
 
     def WatchForgetting(self, request, context):
         """Changes of state as they happen, also those that happen because nothing happens. At least
-        once, in order for each user, from a cursor on.
+        once, in order for each user, from a cursor on. The initial metadata ebbing-cursor is the cursor
+        it begins at. INVALID_ARGUMENT: a cursor of another store; OUT_OF_RANGE: CURSOR_EXPIRED, what
+        follows the cursor is not kept any more; UNAVAILABLE: GATEWAY_STOPPING, go on with the cursor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,18 +34,27 @@ class InterestServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InterestServiceAsyncStub: ...
     GetInterestProfile: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.GetInterestProfileRequest, _interest_service_pb2.GetInterestProfileResponse]
-    """A user's interests as of a moment. NOT_FOUND: USER_NOT_FOUND; OUT_OF_RANGE: the moment is
-    before the user's first event.
+    """A user's interests as of a moment; a past one is answered from the event log, as it was then.
+    NOT_FOUND: USER_NOT_FOUND; OUT_OF_RANGE: AT_BEFORE_FIRST_EVENT with the earliest moment that can
+    be answered, HORIZON_OUT_OF_RANGE with the shortest and the longest horizon.
     """
     ListInterestHistory: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.ListInterestHistoryRequest, _interest_service_pb2.ListInterestHistoryResponse]
-    """The course of a user's interests over time, for plots."""
+    """The course of a user's interests over time, past and expected, for plots. NOT_FOUND:
+    USER_NOT_FOUND, INTEREST_NOT_FOUND; OUT_OF_RANGE as for GetInterestProfile.
+    """
     GetInterestGraph: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.GetInterestGraphRequest, _interest_service_pb2.GetInterestGraphResponse]
-    """A user's interests as a graph: which come together, which follow which."""
+    """A user's interests as a graph: which come together, which follow which. NOT_FOUND:
+    USER_NOT_FOUND; OUT_OF_RANGE: AT_BEFORE_FIRST_EVENT.
+    """
     ExplainInterest: _grpc.UnaryUnaryMultiCallable[_interest_service_pb2.ExplainInterestRequest, _interest_service_pb2.ExplainInterestResponse]
-    """What one interest's retention is made of: contributions that add up."""
+    """What one interest's retention is made of: contributions that add up. NOT_FOUND: USER_NOT_FOUND,
+    INTEREST_NOT_FOUND; OUT_OF_RANGE as for GetInterestProfile.
+    """
     WatchForgetting: _grpc.UnaryStreamMultiCallable[_interest_service_pb2.WatchForgettingRequest, _interest_service_pb2.WatchForgettingResponse]
     """Changes of state as they happen, also those that happen because nothing happens. At least
-    once, in order for each user, from a cursor on.
+    once, in order for each user, from a cursor on. The initial metadata ebbing-cursor is the cursor
+    it begins at. INVALID_ARGUMENT: a cursor of another store; OUT_OF_RANGE: CURSOR_EXPIRED, what
+    follows the cursor is not kept any more; UNAVAILABLE: GATEWAY_STOPPING, go on with the cursor.
     """
 
 @_typing.type_check_only
@@ -54,18 +63,27 @@ class InterestServiceAsyncStub(InterestServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetInterestProfile: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.GetInterestProfileRequest, _interest_service_pb2.GetInterestProfileResponse]  # type: ignore[assignment]
-    """A user's interests as of a moment. NOT_FOUND: USER_NOT_FOUND; OUT_OF_RANGE: the moment is
-    before the user's first event.
+    """A user's interests as of a moment; a past one is answered from the event log, as it was then.
+    NOT_FOUND: USER_NOT_FOUND; OUT_OF_RANGE: AT_BEFORE_FIRST_EVENT with the earliest moment that can
+    be answered, HORIZON_OUT_OF_RANGE with the shortest and the longest horizon.
     """
     ListInterestHistory: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.ListInterestHistoryRequest, _interest_service_pb2.ListInterestHistoryResponse]  # type: ignore[assignment]
-    """The course of a user's interests over time, for plots."""
+    """The course of a user's interests over time, past and expected, for plots. NOT_FOUND:
+    USER_NOT_FOUND, INTEREST_NOT_FOUND; OUT_OF_RANGE as for GetInterestProfile.
+    """
     GetInterestGraph: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.GetInterestGraphRequest, _interest_service_pb2.GetInterestGraphResponse]  # type: ignore[assignment]
-    """A user's interests as a graph: which come together, which follow which."""
+    """A user's interests as a graph: which come together, which follow which. NOT_FOUND:
+    USER_NOT_FOUND; OUT_OF_RANGE: AT_BEFORE_FIRST_EVENT.
+    """
     ExplainInterest: _aio.UnaryUnaryMultiCallable[_interest_service_pb2.ExplainInterestRequest, _interest_service_pb2.ExplainInterestResponse]  # type: ignore[assignment]
-    """What one interest's retention is made of: contributions that add up."""
+    """What one interest's retention is made of: contributions that add up. NOT_FOUND: USER_NOT_FOUND,
+    INTEREST_NOT_FOUND; OUT_OF_RANGE as for GetInterestProfile.
+    """
     WatchForgetting: _aio.UnaryStreamMultiCallable[_interest_service_pb2.WatchForgettingRequest, _interest_service_pb2.WatchForgettingResponse]  # type: ignore[assignment]
     """Changes of state as they happen, also those that happen because nothing happens. At least
-    once, in order for each user, from a cursor on.
+    once, in order for each user, from a cursor on. The initial metadata ebbing-cursor is the cursor
+    it begins at. INVALID_ARGUMENT: a cursor of another store; OUT_OF_RANGE: CURSOR_EXPIRED, what
+    follows the cursor is not kept any more; UNAVAILABLE: GATEWAY_STOPPING, go on with the cursor.
     """
 
 class InterestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -77,8 +95,9 @@ class InterestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _interest_service_pb2.GetInterestProfileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_interest_service_pb2.GetInterestProfileResponse, _abc.Awaitable[_interest_service_pb2.GetInterestProfileResponse]]:
-        """A user's interests as of a moment. NOT_FOUND: USER_NOT_FOUND; OUT_OF_RANGE: the moment is
-        before the user's first event.
+        """A user's interests as of a moment; a past one is answered from the event log, as it was then.
+        NOT_FOUND: USER_NOT_FOUND; OUT_OF_RANGE: AT_BEFORE_FIRST_EVENT with the earliest moment that can
+        be answered, HORIZON_OUT_OF_RANGE with the shortest and the longest horizon.
         """
 
     @_abc_1.abstractmethod
@@ -87,7 +106,9 @@ class InterestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _interest_service_pb2.ListInterestHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_interest_service_pb2.ListInterestHistoryResponse, _abc.Awaitable[_interest_service_pb2.ListInterestHistoryResponse]]:
-        """The course of a user's interests over time, for plots."""
+        """The course of a user's interests over time, past and expected, for plots. NOT_FOUND:
+        USER_NOT_FOUND, INTEREST_NOT_FOUND; OUT_OF_RANGE as for GetInterestProfile.
+        """
 
     @_abc_1.abstractmethod
     def GetInterestGraph(
@@ -95,7 +116,9 @@ class InterestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _interest_service_pb2.GetInterestGraphRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_interest_service_pb2.GetInterestGraphResponse, _abc.Awaitable[_interest_service_pb2.GetInterestGraphResponse]]:
-        """A user's interests as a graph: which come together, which follow which."""
+        """A user's interests as a graph: which come together, which follow which. NOT_FOUND:
+        USER_NOT_FOUND; OUT_OF_RANGE: AT_BEFORE_FIRST_EVENT.
+        """
 
     @_abc_1.abstractmethod
     def ExplainInterest(
@@ -103,7 +126,9 @@ class InterestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _interest_service_pb2.ExplainInterestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_interest_service_pb2.ExplainInterestResponse, _abc.Awaitable[_interest_service_pb2.ExplainInterestResponse]]:
-        """What one interest's retention is made of: contributions that add up."""
+        """What one interest's retention is made of: contributions that add up. NOT_FOUND: USER_NOT_FOUND,
+        INTEREST_NOT_FOUND; OUT_OF_RANGE as for GetInterestProfile.
+        """
 
     @_abc_1.abstractmethod
     def WatchForgetting(
@@ -112,7 +137,9 @@ class InterestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_interest_service_pb2.WatchForgettingResponse], _abc.AsyncIterator[_interest_service_pb2.WatchForgettingResponse]]:
         """Changes of state as they happen, also those that happen because nothing happens. At least
-        once, in order for each user, from a cursor on.
+        once, in order for each user, from a cursor on. The initial metadata ebbing-cursor is the cursor
+        it begins at. INVALID_ARGUMENT: a cursor of another store; OUT_OF_RANGE: CURSOR_EXPIRED, what
+        follows the cursor is not kept any more; UNAVAILABLE: GATEWAY_STOPPING, go on with the cursor.
         """
 
 def add_InterestServiceServicer_to_server(servicer: InterestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -127,7 +127,7 @@ class Recommender:
         """
         release = self._releases.get(request.release)
         with self._stage("state"):
-            user = self._view(request.user_id, request.at_us, now_us)
+            user = await self._view(request.user_id, request.at_us, now_us)
             context = InterestContext.of(user.traces, user.at_s, release.forgetting)
         excluded = {item_key(i) for i in request.excluded_ids}
         if not request.include_seen:
@@ -168,7 +168,7 @@ class Recommender:
             ModelsUnavailable: Triton does not answer.
         """
         release = self._releases.get(request.release)
-        user = self._users.view(request.user_id, request.at_us, now_us)
+        user = await self._users.view(request.user_id, request.at_us, now_us)
         if user is None:
             raise UserNotFound("no event of this user is known", {"user_id": request.user_id})
         context = InterestContext.of(user.traces, user.at_s, release.forgetting)
@@ -190,8 +190,8 @@ class Recommender:
         ranked.sort(key=lambda scored: place[scored.candidate.item.item_key])
         return self._slate(ranked, user, context, release, request.alpha, "")
 
-    def _view(self, user_id: str, at_us: int | None, now_us: int) -> UserView:
-        known = self._users.view(user_id, at_us, now_us)
+    async def _view(self, user_id: str, at_us: int | None, now_us: int) -> UserView:
+        known = await self._users.view(user_id, at_us, now_us)
         if known is not None:
             return known
         at_s = (now_us if at_us is None else at_us) / 1e6
@@ -227,7 +227,7 @@ class Recommender:
             [c.item.interests for c in candidates],
             user.at_s,
             release.forgetting,
-            context.assessed,
+            context.retention,
         )
         keys = np.array([c.item.item_key for c in candidates], np.int64)
         return await release.rank(user.history, keys, features, budget_s)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ebbing.features import candidate_means
 from ebbing.interest.article import recommendation_score, softmax_probabilities
-from ebbing.interest.forgetting import ForgettingParameters, Retention, assess
+from ebbing.interest.assessment import retention, states_at
+from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.profile import interest_vectors
 from ebbing.interest.trace import TraceTable
 from server.recommend.candidates import Candidate
@@ -31,7 +32,10 @@ class InterestContext:
 
     names: tuple[str, ...]
     index: dict[str, int]
-    assessed: Retention
+    retention: Floats
+    """ρ, (N,)."""
+    states: NDArray[np.int64]
+    """``InterestState`` numbers, (N,)."""
     strength: Floats
     """Blended I(u,t), (N,), events' worth."""
 
@@ -43,14 +47,15 @@ class InterestContext:
         return cls(
             names=traces.names,
             index={name: i for i, name in enumerate(traces.names)},
-            assessed=assess(traces, at_s, parameters),
+            retention=retention(traces, at_s, parameters),
+            states=states_at(traces, at_s, parameters),
             strength=interest_vectors(traces, at_s).blended,
         )
 
     @property
     def priority(self) -> list[str]:
         """Interests by retention, most likely to return first."""
-        order = np.argsort(-self.assessed.retention, kind="stable")
+        order = np.argsort(-self.retention, kind="stable")
         return [self.names[i] for i in order]
 
     def forgetting_of(self, interests: Sequence[Interests]) -> tuple[Floats, Floats]:
@@ -61,7 +66,7 @@ class InterestContext:
         the user's own interests is alive, not how often people return at all. An interest never
         engaged has F = 1 and liveliness 0.
         """
-        rho = self.assessed.retention
+        rho = self.retention
         liveliest = rho.max(initial=float(np.finfo(np.float64).tiny))
         values = np.column_stack([1.0 - rho, rho / liveliest])
         means = candidate_means(values, np.array([1.0, 0.0]), self.index, interests)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,25 +9,45 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
-from ebbing.interest.forgetting import StateThresholds, reason_text
-from ebbing.v1 import interest_pb2, recommendation_service_pb2, user_event_service_pb2
+from ebbing.interest.assessment import Assessment
+from ebbing.interest.explanation import Contribution
+from ebbing.interest.graph import InterestGraph
+from ebbing.interest.states import StateThresholds, reason_text
+from ebbing.v1 import (
+    interest_pb2,
+    interest_service_pb2,
+    recommendation_service_pb2,
+    user_event_service_pb2,
+)
 from server.errors import EbbingError
+from server.histories import HistoryPoint
 from server.profiles import Profile
 from server.recommend.pipeline import Slate
 from server.recommend.reranking import InterestContext
 from server.state.store import Interests
 
 __all__ = [
+    "contribution",
     "duration",
     "event_ack",
     "failure",
+    "history_point",
+    "interest_edges",
     "recommended_items",
     "slate_message",
+    "state_reason",
     "timestamp",
     "user_interest",
 ]
 
 Floats = NDArray[np.float64]
+
+LONGEST_DURATION_S = 315_576_000_000
+"""Ten thousand years: the longest time span a Duration holds, seconds."""
+LATEST_TIMESTAMP_S = 253_402_300_799
+"""The end of the year 9999: the latest moment a Timestamp holds, seconds since the epoch."""
+MAX_EDGES = 4096
+"""Edges of a graph told of, at most."""
 
 
 def timestamp(seconds: float) -> Timestamp:
@@ -45,14 +64,39 @@ def duration(seconds: float) -> Duration:
     return message
 
 
+def _longest_duration(seconds: float) -> Duration | None:
+    """A time span, or None for one so long that it is never."""
+    return duration(seconds) if seconds <= LONGEST_DURATION_S else None
+
+
+def state_reason(assessed: Assessment, i: int) -> interest_pb2.StateReason:
+    """Why interest ``i`` is in its state."""
+    rhythm, limits = assessed.rhythm, assessed.limits
+    return interest_pb2.StateReason(
+        recency=duration(assessed.recency_s[i]),
+        typical_gap=duration(rhythm.gap_s[i]),
+        longest_gap=duration(rhythm.longest_gap_s[i]),
+        regular=bool(rhythm.regular[i]),
+        period=_longest_duration(rhythm.period_s[i]),
+        trend=float(assessed.trend[i]),
+        freshness=float(assessed.freshness[i]),
+        resting_after=_longest_duration(limits.resting_s[i]),
+        fading_after=_longest_duration(limits.fading_s[i]),
+        forgotten_after=_longest_duration(limits.forgotten_s[i]),
+        text=reason_text(assessed, i, StateThresholds()),
+    )
+
+
 def user_interest(profile: Profile, i: int) -> interest_pb2.UserInterest:
     """Interest ``i`` of a profile."""
-    traces, assessed, thresholds = profile.traces, profile.assessed, StateThresholds()
-    message = interest_pb2.UserInterest(
+    traces, assessed = profile.traces, profile.assessed
+    changes_s = assessed.changes[i]
+    return interest_pb2.UserInterest(
         interest=traces.names[i],
         state=int(assessed.states[i]),  # type: ignore[arg-type]
         retention=float(assessed.retention[i]),
         forgetting_score=1.0 - float(assessed.retention[i]),
+        half_life=_longest_duration(profile.half_life_s[i]),
         short_term=float(profile.vectors.short_term[i]),
         long_term=float(profile.vectors.long_term[i]),
         strength=float(profile.vectors.blended[i]),
@@ -60,20 +104,43 @@ def user_interest(profile: Profile, i: int) -> interest_pb2.UserInterest:
         event_count=int(traces.count[i]),
         first_event_time=timestamp(traces.first[i]),
         last_event_time=timestamp(traces.last[i]),
-        reason=interest_pb2.StateReason(
-            recency=duration(assessed.recency_s[i]),
-            typical_gap=duration(assessed.gap_s[i]),
-            freshness=float(assessed.freshness[i]),
-            fading_threshold=thresholds.fading,
-            forgotten_threshold=thresholds.forgotten,
-            resting_gaps=thresholds.resting_gaps,
-            fading_gaps=thresholds.fading_gaps,
-            text=reason_text(assessed, i, thresholds),
-        ),
+        reason=state_reason(assessed, i),
+        next_change_time=timestamp(changes_s) if changes_s <= LATEST_TIMESTAMP_S else None,
+        article_probability=float(profile.probabilities[i]),
     )
-    if math.isfinite(profile.half_life_s[i]):
-        message.half_life.CopyFrom(duration(profile.half_life_s[i]))
-    return message
+
+
+def history_point(point: HistoryPoint) -> interest_service_pb2.InterestHistoryPoint:
+    """One moment of a user's history."""
+    return interest_service_pb2.InterestHistoryPoint(
+        time=timestamp(point.time_us / 1e6),
+        interests=[user_interest(point.profile, i) for i in point.shown],
+        forecast=point.forecast,
+    )
+
+
+def interest_edges(
+    names: Sequence[str], graph: InterestGraph
+) -> list[interest_service_pb2.InterestEdge]:
+    """The edges of a graph over interests, heaviest first."""
+    weights = (graph.co_occurrence + graph.succession).ravel()
+    heaviest = np.argsort(-weights, kind="stable")[: min(MAX_EDGES, np.count_nonzero(weights))]
+    return [
+        interest_service_pb2.InterestEdge(
+            from_interest=names[i],
+            to_interest=names[j],
+            co_occurrence=float(graph.co_occurrence[i, j]),
+            succession=float(graph.succession[i, j]),
+        )
+        for i, j in zip(*np.unravel_index(heaviest, graph.succession.shape), strict=True)
+    ]
+
+
+def contribution(part: Contribution) -> interest_service_pb2.RetentionContribution:
+    """One part of the log-odds of retention."""
+    return interest_service_pb2.RetentionContribution(
+        name=part.name, value=part.value, log_odds=part.log_odds, text=part.text
+    )
 
 
 def recommended_items(slate: Slate) -> list[recommendation_service_pb2.RecommendedItem]:
@@ -140,8 +207,8 @@ def _reasons(
         reason = recommendation_service_pb2.InterestReason(interest=name, share=share / total)
         i = context.index.get(name)
         if i is not None:
-            reason.state = int(context.assessed.states[i])  # type: ignore[assignment]
+            reason.state = int(context.states[i])  # type: ignore[assignment]
             reason.strength = float(context.strength[i])
-            reason.retention = float(context.assessed.retention[i])
+            reason.retention = float(context.retention[i])
         reasons.append(reason)
     return sorted(reasons, key=lambda r: -r.share * r.strength)

@@ -8,11 +8,13 @@ import hashlib
 
 from server.errors import FieldViolation, InvalidFields
 
-__all__ = ["page_size", "read_number", "read_token", "write_token"]
+__all__ = ["page_size", "read_number", "read_numbers", "read_token", "write_token"]
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
 MAX_TOKEN = 1024
+MAX_NUMBER = 10**17
+"""More than any position: as a time in microseconds it lies in the year 5138."""
 
 
 def page_size(asked: int, default: int = DEFAULT_PAGE, limit: int = MAX_PAGE) -> int:
@@ -51,12 +53,26 @@ def read_number(request: str, token: str, first: int) -> int:
     Raises:
         InvalidFields: as for ``read_token``.
     """
+    numbers = read_numbers(request, token, 1)
+    return numbers[0] if numbers else first
+
+
+def read_numbers(request: str, token: str, count: int) -> tuple[int, ...]:
+    """The position a token holds as so many numbers from 0 to 10^17; none for the first page.
+
+    Raises:
+        InvalidFields: as for ``read_token``.
+    """
     position = read_token(request, token)
     if not position:
-        return first
-    if not (position.isascii() and position.isdecimal()):
+        return ()
+    words = position.split(" ")
+    if len(words) != count or not all(w.isascii() and w.isdecimal() for w in words):
         raise _foreign()
-    return int(position)
+    numbers = tuple(map(int, words))
+    if max(numbers) > MAX_NUMBER:
+        raise _foreign()
+    return numbers
 
 
 def _position(request: str, token: str) -> str | None:

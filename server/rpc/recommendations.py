@@ -24,7 +24,6 @@ DEFAULT_SLATE = 10
 MAX_EXCLUDED = 1000
 MAX_SCORED = 512
 MAX_BATCH = 256
-MAX_ALPHA = 1000.0
 
 
 class Recommendations(recommendation_service_pb2_grpc.RecommendationServiceServicer):
@@ -148,5 +147,4 @@ _STRATEGIES = [name.removeprefix("STRATEGY_") for name in pb.Strategy.keys()[1:]
 def _check_release_and_alpha(checks: Checks, request: Any) -> None:
     if request.release < 0:
         checks.found("release", "must be 1 or more, or 0 for the live one")
-    if request.HasField("alpha"):
-        checks.between("alpha", request.alpha, 0.0, MAX_ALPHA)
+    checks.alpha(request)

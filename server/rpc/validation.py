@@ -26,6 +26,8 @@ MIN_SHARE, MAX_SHARE = 1e-6, 1000.0
 MAX_ATTRIBUTES = 64
 MAX_MODALITIES = 8
 MAX_VECTOR = 4096
+MAX_ALPHA = 1000.0
+LEAST_STEP_S = 60
 EARLIEST_S = 0
 _EVENT_TYPES = frozenset(int(kind) for kind in EventType if kind)
 LATEST_S = 7_258_118_400
@@ -116,17 +118,31 @@ class Checks:
             self.found(field, "must be from 1970 to 2200, with nanos from 0 to 999999999")
         return valid
 
-    def moment(self, message: Message) -> int | None:
-        """The optional ``at`` of a request, microseconds since the epoch; None is now."""
-        if not message.HasField("at"):
+    def moment(self, message: Message, field: str = "at") -> int | None:
+        """An optional moment of a request, microseconds since the epoch; None where it has none."""
+        if not message.HasField(field):
             return None
-        at: Timestamp = message.at  # type: ignore[attr-defined]
-        return at.ToMicroseconds() if self.time("at", at) else None
+        at: Timestamp = getattr(message, field)
+        return at.ToMicroseconds() if self.time(field, at) else None
 
-    def horizon(self, field: str, value: Duration) -> None:
-        """A horizon above 0."""
-        if value.seconds < 0 or value.nanos < 0 or not (value.seconds or value.nanos):
-            self.found(field, "must be above 0; leave it out for the fitted horizon")
+    def horizon(self, message: Message) -> None:
+        """The optional ``horizon`` of a request, above 0."""
+        if message.HasField("horizon"):
+            value: Duration = message.horizon  # type: ignore[attr-defined]
+            if value.seconds < 0 or value.nanos < 0 or not (value.seconds or value.nanos):
+                self.found("horizon", "must be above 0; leave it out for the fitted horizon")
+
+    def step(self, message: Message) -> None:
+        """The optional ``step`` of a request, at least a minute."""
+        if message.HasField("step"):
+            value: Duration = message.step  # type: ignore[attr-defined]
+            if value.seconds < LEAST_STEP_S or not 0 <= value.nanos < 10**9:
+                self.found("step", "must be at least one minute; leave it out for a day")
+
+    def alpha(self, message: Message) -> None:
+        """The optional ``alpha`` of a request, the articles' α."""
+        if message.HasField("alpha"):
+            self.between("alpha", message.alpha, 0.0, MAX_ALPHA)  # type: ignore[attr-defined]
 
 
 def check_event(
@@ -171,6 +187,8 @@ def check_item(checks: Checks, field: str, item: catalog_service_pb2.Item) -> No
         checks.count(values, len(vector.values), MAX_VECTOR, required=True)
         if not all(map(math.isfinite, vector.values)):
             checks.found(values, "must be finite numbers")
+        elif 0 < len(vector.values) <= MAX_VECTOR and not any(vector.values):
+            checks.found(values, "must not all be 0: leave out a modality the item does not have")
     for name in ("available_time", "expire_time"):
         if item.HasField(name):
             checks.time(f"{field}.{name}", getattr(item, name))

@@ -1,16 +1,14 @@
 """The embedded store: SQLite with a write-ahead log, every commit synced to disk.
 
-Writes come from one thread, reads from another, each on its own connection. Nothing is cached,
-so several processes on one file see each other's writes and never lose one: state is read and
-replaced within the transaction that logs the event.
+Nothing is cached, so several processes on one file see each other's writes and never lose one:
+state is read and replaced within the transaction that logs the event.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,11 @@ import apsw
 import numpy as np
 
 from ebbing.interest.trace import TraceTable
-from server.errors import EbbingError, ItemKeyCollision, StorageFull, StoreUnavailable
+from server.errors import ItemKeyCollision, StoreUnavailable
+from server.state.alarms import Alarms
 from server.state.codec import decode_traces, encode_traces
+from server.state.sqlite_alarms import ALARM_SCHEMA, SqliteAlarms, touch
+from server.state.sqlite_file import SqliteFile
 from server.state.store import (
     History,
     Interaction,
@@ -33,9 +34,8 @@ from server.state.store import (
 
 __all__ = ["SqliteStore"]
 
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x45626231
-BUSY_TIMEOUT_MS = 5000
+LOG_PAGE = 512
+"""Events of a user read from the log at once."""
 
 SCHEMA = """
 CREATE TABLE events (
@@ -72,6 +72,7 @@ CREATE TABLE versions (name TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT 
 INSERT INTO versions VALUES ('catalogue', 1);
 """
 
+_STATE = "SELECT state FROM user_states WHERE user_id = ?"
 _ITEM_COLUMNS = "item_id, item_key, interests, available_time, expire_time, body"
 
 
@@ -90,19 +91,16 @@ class SqliteStore:
             StoreUnavailable: the file is locked, not a state file, of another version or damaged.
             StorageFull: there is no room for it.
         """
-        self._path = path
         self._max_interests = max_interests
-        with self._translated():
-            self._write = self._connect()
-            self._prepare(max_bytes)
-            self._read = self._connect()
+        self._file = SqliteFile(path, SCHEMA + ALARM_SCHEMA, max_bytes)
+        self.alarms: Alarms = SqliteAlarms(self._file)
 
     def append(self, interactions: Sequence[Interaction]) -> list[WriteOutcome]:
         """Log interactions and update the states of their users, durably and as one step."""
         outcomes = []
         by_user: dict[str, list[Interaction]] = defaultdict(list)
         heats: dict[int, float] = {}
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             for one in interactions:
                 outcome = self._log(db, one)
                 outcomes.append(outcome)
@@ -115,10 +113,11 @@ class SqliteStore:
                     heats[one.item_key] = float(np.logaddexp2(known, heat))
             states = []
             for user_id, new in by_user.items():
-                traces = self._traces(db, user_id) or TraceTable.empty()
+                traces = _traces(db.execute(_STATE, (user_id,)).fetchall()) or TraceTable.empty()
                 advanced = advance(traces, new, self._max_interests)
                 states.append((user_id, encode_traces(advanced)))
             db.executemany("INSERT OR REPLACE INTO user_states VALUES (?, ?)", states)
+            touch(db, (user for user, new in by_user.items() if any(i.weight for i in new)))
             db.executemany(
                 "INSERT INTO item_heat VALUES (?, ?) ON CONFLICT DO UPDATE SET heat ="
                 " max(heat, excluded.heat) + log2(1 + pow(2, -abs(heat - excluded.heat)))",
@@ -148,24 +147,11 @@ class SqliteStore:
 
     def traces(self, user_id: str) -> TraceTable | None:
         """A user's traces; None for a user without events."""
-        with self._translated():
-            return self._traces(self._read, user_id)
-
-    @staticmethod
-    def _traces(db: apsw.Connection, user_id: str) -> TraceTable | None:
-        row = db.execute("SELECT state FROM user_states WHERE user_id = ?", (user_id,)).fetchone()
-        if row is None:
-            return None
-        try:
-            return decode_traces(row[0])
-        except ValueError as error:
-            raise StoreUnavailable(
-                "the state of this user is damaged: restore the state file from a backup"
-            ) from error
+        return _traces(self._file.rows(_STATE, (user_id,)))
 
     def history(self, user_id: str, until_us: int, limit: int) -> History:
         """A user's newest engagements with items up to a moment."""
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT item_key, event_time, event_type FROM events WHERE weight > 0 AND user_id = ?"
             " AND event_time <= ? AND item_key <> 0"
             " ORDER BY event_time DESC, event_id DESC LIMIT ?",
@@ -174,34 +160,47 @@ class SqliteStore:
         columns = np.array(rows, np.int64).reshape(-1, 3)[::-1]
         return History(columns[:, 0], columns[:, 1] / 1e6, columns[:, 2].astype(np.int32))
 
-    def interactions(self, user_id: str, until_us: int) -> Iterable[Interaction]:
-        """A user's engagements up to a moment, oldest first."""
-        rows = self._rows(
-            "SELECT event_id, user_id, item_key, event_type, event_time, weight, interests, body"
-            " FROM events WHERE weight > 0 AND user_id = ? AND event_time <= ?"
-            " ORDER BY event_time, event_id",
-            (user_id, until_us),
-        )
-        return (
-            Interaction(event_id, user, key, kind, time_us, weight, _interests(interests), body)
-            for event_id, user, key, kind, time_us, weight, interests, body in rows
-        )
+    def interactions(
+        self, user_id: str, until_us: int, newest: int | None = None
+    ) -> Iterable[Interaction]:
+        """A user's engagements up to a moment, or so many of the newest of them, oldest first."""
+        up_to = "FROM events WHERE weight > 0 AND user_id = ? AND event_time <= ?"
+        skipped = 0
+        if newest is not None:
+            ((known,),) = self._file.rows(f"SELECT count(*) {up_to}", (user_id, until_us))
+            skipped = max(0, known - newest)
+        # A cursor left open while others read would hide from them what is written meanwhile.
+        last: tuple[int, str] | None = (-1, "")
+        while last:
+            rows = self._file.rows(
+                "SELECT event_id, user_id, item_key, event_type, event_time, weight, interests,"
+                f" body {up_to} AND (event_time, event_id) > (?, ?)"
+                " ORDER BY event_time, event_id LIMIT ? OFFSET ?",
+                (user_id, until_us, *last, LOG_PAGE, skipped),
+            )
+            skipped = 0
+            for event_id, user, key, kind, time_us, weight, interests, body in rows:
+                about = _interests(interests)
+                yield Interaction(event_id, user, key, kind, time_us, weight, about, body)
+            last = (rows[-1][4], rows[-1][0]) if len(rows) == LOG_PAGE else None
 
     def first_engagement_us(self, user_id: str) -> int | None:
         """Time of a user's first engagement; None for a user without any."""
-        ((first,),) = self._rows(
+        ((first,),) = self._file.rows(
             "SELECT min(event_time) FROM events WHERE weight > 0 AND user_id = ?", (user_id,)
         )
         return first  # type: ignore[no-any-return]
 
     def popular(self, limit: int) -> list[int]:
         """Keys of the items with most recent engagement, best first."""
-        rows = self._rows("SELECT item_key FROM item_heat ORDER BY heat DESC LIMIT ?", (limit,))
+        rows = self._file.rows(
+            "SELECT item_key FROM item_heat ORDER BY heat DESC LIMIT ?", (limit,)
+        )
         return [key for (key,) in rows]
 
     def catalogue_version(self) -> int:
         """A number that changes whenever an item does."""
-        ((version,),) = self._rows("SELECT version FROM versions WHERE name = 'catalogue'", ())
+        ((version,),) = self._file.rows("SELECT version FROM versions WHERE name = 'catalogue'", ())
         return int(version)
 
     def write_items(self, items: Sequence[ItemRecord]) -> None:
@@ -216,7 +215,7 @@ class SqliteStore:
             " available_time = excluded.available_time, expire_time = excluded.expire_time,"
             " body = excluded.body"
         )
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             try:
                 db.executemany(upsert, rows)
             except apsw.ConstraintError:
@@ -227,13 +226,13 @@ class SqliteStore:
 
     def delete_item(self, item_id: str) -> None:
         """Delete an item; nothing happens where there is none."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute("DELETE FROM items WHERE item_id = ?", (item_id,))
             self._touch_catalogue(db)
 
     def items(self, keys: Sequence[int]) -> list[ItemRecord]:
         """The items among keys that the catalogue holds, in any order."""
-        rows = self._rows(
+        rows = self._file.rows(
             f"SELECT {_ITEM_COLUMNS} FROM items WHERE item_key IN (SELECT value FROM json_each(?))",
             (json.dumps(list(keys)),),
         )
@@ -241,7 +240,7 @@ class SqliteStore:
 
     def list_items(self, after: str, limit: int) -> list[ItemRecord]:
         """Items by id, after a given one."""
-        rows = self._rows(
+        rows = self._file.rows(
             f"SELECT {_ITEM_COLUMNS} FROM items WHERE item_id > ? ORDER BY item_id LIMIT ?",
             (after, limit),
         )
@@ -249,24 +248,24 @@ class SqliteStore:
 
     def write_interests(self, interests: Sequence[InterestRecord]) -> None:
         """Create or replace descriptions of interests, all or none."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.executemany("INSERT OR REPLACE INTO interests VALUES (?, ?)", interests)
 
     def list_interests(self, after: str, limit: int) -> list[InterestRecord]:
         """Described interests by path, after a given one."""
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT path, body FROM interests WHERE path > ? ORDER BY path LIMIT ?", (after, limit)
         )
         return [InterestRecord(*row) for row in rows]
 
     def write_relations(self, relations: Sequence[RelationRecord]) -> None:
         """Create or replace relations, all or none."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.executemany("INSERT OR REPLACE INTO relations VALUES (?, ?, ?)", relations)
 
     def list_relations(self, user_id: str, after: str, limit: int) -> list[RelationRecord]:
         """A user's relations by other user, after a given one."""
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT user_id, other_user_id, body FROM relations"
             " WHERE user_id = ? AND other_user_id > ? ORDER BY other_user_id LIMIT ?",
             (user_id, after, limit),
@@ -275,92 +274,23 @@ class SqliteStore:
 
     def close(self) -> None:
         """Give everything back; the store is not used again."""
-        self._read.close()
-        self._write.close()
-
-    def _connect(self) -> apsw.Connection:
-        db = apsw.Connection(str(self._path))
-        db.set_busy_timeout(BUSY_TIMEOUT_MS)
-        self._check(db)  # before the first pragma that writes: the file may be somebody else's
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536"):
-            db.execute(f"PRAGMA {pragma}").fetchall()
-        return db
-
-    @staticmethod
-    def _check(db: apsw.Connection) -> None:
-        # First, as another gateway may be making the file: with its tables comes all the rest.
-        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_schema")
-        ((application,),) = db.execute("PRAGMA application_id")
-        ((version,),) = db.execute("PRAGMA user_version")
-        if tables and application != APPLICATION_ID:
-            raise StoreUnavailable("not a state file of Ebbing: name another file")
-        if tables and version != SCHEMA_VERSION:
-            raise StoreUnavailable(
-                f"the state is of version {version}, this gateway reads {SCHEMA_VERSION}:"
-                " run the version that wrote it"
-            )
-
-    def _prepare(self, max_bytes: int) -> None:
-        db = self._write
-        ((page_bytes,),) = db.execute("PRAGMA page_size")
-        if max_bytes:
-            db.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_bytes)}")
-        with self._transaction():
-            if not next(db.execute("SELECT count(*) FROM sqlite_schema"))[0]:
-                db.execute(SCHEMA)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[apsw.Connection]:
-        """One synced transaction that holds the write lock from its start; rolled back on error."""
-        db = self._write
-        with self._translated():
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-
-    def _rows(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        with self._translated():
-            return self._read.execute(sql, values).fetchall()
+        self._file.close()
 
     @staticmethod
     def _touch_catalogue(db: apsw.Connection) -> None:
         db.execute("UPDATE versions SET version = version + 1 WHERE name = 'catalogue'")
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Turn SQLite's errors into the store's."""
-        try:
-            yield
-        except EbbingError:
-            raise
-        except apsw.FullError as error:
-            raise StorageFull(
-                "the state file has no room left; nothing was written: free disk space,"
-                " or raise max_state_bytes"
-            ) from error
-        except (apsw.BusyError, apsw.LockedError) as error:
-            raise StoreUnavailable(
-                "the state file is locked by another process: stop it, or wait for it to finish"
-            ) from error
-        except (apsw.NotADBError, apsw.CorruptError) as error:
-            raise StoreUnavailable(
-                "the state file is damaged, or is none: restore it from a backup"
-            ) from error
-        except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
-            raise StoreUnavailable(
-                "the state file cannot be opened for writing: check its folder and permissions"
-            ) from error
-        except apsw.IOError as error:
-            raise StoreUnavailable(
-                "the state file cannot be read or written: check the disk"
-            ) from error
+
+def _traces(rows: Sequence[tuple[Any, ...]]) -> TraceTable | None:
+    """The traces in the rows of ``_STATE``."""
+    if not rows:
+        return None
+    try:
+        return decode_traces(rows[0][0])
+    except ValueError as error:
+        raise StoreUnavailable(
+            "the state of this user is damaged: restore the state file from a backup"
+        ) from error
 
 
 def _interests(text: str) -> tuple[tuple[str, float], ...]:

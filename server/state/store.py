@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ebbing.interest.profile import interest_vectors
 from ebbing.interest.trace import TraceTable
+from server.state.alarms import Alarms
 
 __all__ = [
     "History",
@@ -107,6 +108,9 @@ class Store(Protocol):
     those that write also ``StorageFull``, and then nothing is written.
     """
 
+    alarms: Alarms
+    """When users' interests change next, and the changes told."""
+
     def append(self, interactions: Sequence[Interaction]) -> list[WriteOutcome]:
         """Log interactions and update the states of their users, durably and as one step."""
         ...
@@ -119,8 +123,13 @@ class Store(Protocol):
         """A user's newest engagements with items up to a moment."""
         ...
 
-    def interactions(self, user_id: str, until_us: int) -> Iterable[Interaction]:
-        """A user's engagements up to a moment, oldest first."""
+    def interactions(
+        self, user_id: str, until_us: int, newest: int | None = None
+    ) -> Iterable[Interaction]:
+        """A user's engagements up to a moment, or so many of the newest of them, oldest first.
+
+        Read as they are asked for: whoever pauses in between holds up nobody else.
+        """
         ...
 
     def first_engagement_us(self, user_id: str) -> int | None:

@@ -24,8 +24,8 @@ from ebbing.interest.trace import TraceTable
 
 HERE = Path(__file__).parent
 HOUR_S, DAY_S = 3600.0, 86400.0
-HALF_LIVES = [HOUR_S * (2 * 365.25 * 24) ** (r / 9) for r in range(10)]
-SHORT = [h for h in HALF_LIVES if DAY_S <= h <= 10 * DAY_S]
+HALF_LIVES = [0.4 * HOUR_S * (6.5 * 365.25 * 24 / 0.4) ** (r / 9) for r in range(10)]
+SHORT = [h for h in HALF_LIVES if 0.5 * DAY_S <= h <= 14 * DAY_S]
 LONG = [h for h in HALF_LIVES if 60 * DAY_S <= h <= 3 * 365.25 * DAY_S]
 
 

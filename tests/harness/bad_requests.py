@@ -118,6 +118,7 @@ def bad_items() -> Iterator[tuple[str, catalog.Item, str]]:
         "4097 numbers": [0.0] * 4097,
         "NaN": [NAN],
         "infinity": [1.0, -INF],
+        "zeros": [0.0, 0.0],
     }.items():
         content = {"text": catalog.ContentVector(values=values)}
         yield f"content {name}", item(content=content), "content['text'].values"
@@ -198,26 +199,79 @@ def reading_cases() -> Named:
     described = each(
         lambda s: s.catalog.ListInterests, "interest list", catalog.ListInterestsRequest
     )
+    for name, bad in BAD_IDS.items():
+        yield get("item_id", name, bad)
+        yield delete("item_id", name, bad)
+        yield relations("user_id", name, bad)
+    for case in (items, described):
+        yield from bad_pages(case)
+
+
+def bad_pages(case: Callable[[str, str, Any], tuple[str, Case]]) -> Named:
+    yield case("page_size", "negative", -1)
+    yield case("page_size", "1001", 1001)
+    yield case("page_token", "made up", "made up")
+    yield case("page_token", "base64", "bWFkZSB1cA==")
+
+
+def interest_cases() -> Named:
     profile = each(
         lambda s: s.interests.GetInterestProfile,
         "profile",
         interests.GetInterestProfileRequest,
         user_id="ada",
     )
-    for name, bad in BAD_IDS.items():
-        yield get("item_id", name, bad)
-        yield delete("item_id", name, bad)
-        yield relations("user_id", name, bad)
-        yield profile("user_id", name, bad)
-    for case in (items, described, profile):
-        yield case("page_size", "negative", -1)
-        yield case("page_size", "1001", 1001)
-        yield case("page_token", "made up", "made up")
-        yield case("page_token", "base64", "bWFkZSB1cA==")
+    history = each(
+        lambda s: s.interests.ListInterestHistory,
+        "history",
+        interests.ListInterestHistoryRequest,
+        user_id="ada",
+    )
+    graph = each(
+        lambda s: s.interests.GetInterestGraph,
+        "graph",
+        interests.GetInterestGraphRequest,
+        user_id="ada",
+    )
+    explanation = each(
+        lambda s: s.interests.ExplainInterest,
+        "explanation",
+        interests.ExplainInterestRequest,
+        user_id="ada",
+        interest="sports/football",
+    )
+    for case in (profile, history, graph, explanation):
+        for name, bad in BAD_IDS.items():
+            yield case("user_id", name, bad)
+        for name, moment in BAD_TIMES.items():
+            yield case("at", name, moment)
+    for case in (profile, history):
+        yield from bad_pages(case)
+    for case in (profile, history, explanation):
+        for length in (0, -1):
+            yield case("horizon", str(length), Duration(seconds=length))
+    for alpha in (NAN, INF, -1.0, 1001.0):
+        yield profile("alpha", str(alpha), alpha)
+    for name, bad in {"none": "", "long": "x" * 257, "slashes": "a//b", "NUL": NUL}.items():
+        yield explanation("interest", name, bad)
+        yield history("interests[0]", name, [bad])
+    yield history("interests", "65", [f"a/{n}" for n in range(65)])
+    yield history("interests", "twice", ["a", "b", "a"])
     for name, moment in BAD_TIMES.items():
-        yield profile("at", name, moment)
-    for length in (0, -1):
-        yield profile("horizon", str(length), Duration(seconds=length))
+        yield history("start_time", name, moment)
+        yield history("end_time", name, moment)
+    backwards = each(
+        lambda s: s.interests.ListInterestHistory,
+        "history",
+        interests.ListInterestHistoryRequest,
+        user_id="ada",
+        start_time=Timestamp(seconds=END),
+    )
+    yield backwards("end_time", "before the start", Timestamp(seconds=END - 1))
+    for seconds in (0, 59, -60):
+        yield history("step", str(seconds), Duration(seconds=seconds))
+    for nodes in (-1, 257):
+        yield graph("max_nodes", str(nodes), nodes)
 
 
 def recommendation_cases() -> Named:
@@ -266,6 +320,6 @@ def recommendation_cases() -> Named:
 
 CASES = dict(
     case
-    for cases in (event_cases, catalogue_cases, reading_cases, recommendation_cases)
+    for cases in (event_cases, catalogue_cases, reading_cases, interest_cases, recommendation_cases)
     for case in cases()
 )

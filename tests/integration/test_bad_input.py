@@ -133,6 +133,36 @@ def test_an_unknown_item_is_taken_and_said_so(client: Client) -> None:
             {"user_id": "nobody"},
         ),
         (
+            lambda c: c.interest_graph("nobody", END),
+            grpc.StatusCode.NOT_FOUND,
+            "USER_NOT_FOUND",
+            {"user_id": "nobody"},
+        ),
+        (
+            lambda c: list(c.interest_history("nobody")),
+            grpc.StatusCode.NOT_FOUND,
+            "USER_NOT_FOUND",
+            {"user_id": "nobody"},
+        ),
+        (
+            lambda c: c.explain_interest("nobody", "sports/football", END),
+            grpc.StatusCode.NOT_FOUND,
+            "USER_NOT_FOUND",
+            {"user_id": "nobody"},
+        ),
+        (
+            lambda c: c.explain_interest("ada", "no/such", END),
+            grpc.StatusCode.NOT_FOUND,
+            "INTEREST_NOT_FOUND",
+            {"user_id": "ada", "interest": "no/such"},
+        ),
+        (
+            lambda c: list(c.interest_history("ada", ["sports/football", "no/such"])),
+            grpc.StatusCode.NOT_FOUND,
+            "INTEREST_NOT_FOUND",
+            {"user_id": "ada", "interest": "no/such"},
+        ),
+        (
             lambda c: c.score("nobody", ["jazz-01-part-1"], END),
             grpc.StatusCode.NOT_FOUND,
             "USER_NOT_FOUND",
@@ -175,8 +205,13 @@ def test_what_is_not_there(
         lambda c: c.interest_profile("ada", 0.0),
         lambda c: c.recommend("ada", 0.0),
         lambda c: c.score("ada", ["jazz-01-part-1"], 0.0),
+        lambda c: c.interest_graph("ada", 0.0),
+        lambda c: c.explain_interest("ada", "sports/football", 0.0),
+        lambda c: list(c.interest_history("ada", start_time=0.0)),
+        lambda c: list(c.interest_history("ada", end_time=0.0)),
+        lambda c: list(c.interest_history("ada", at=0.0)),
     ],
-    ids=["profile", "slate", "scores"],
+    ids=["profile", "slate", "scores", "graph", "explanation", "start", "end", "history"],
 )
 def test_a_moment_before_the_first_event(client: Client, call: Callable[[Client], object]) -> None:
     error = refusal(lambda: call(client))
@@ -184,6 +219,19 @@ def test_a_moment_before_the_first_event(client: Client, call: Callable[[Client]
     assert error.reason == "AT_BEFORE_FIRST_EVENT"
     earliest = int(error.metadata["earliest_us"]) / 1e6
     assert client.interest_profile("ada", earliest).event_count > 0
+
+
+def test_where_no_interest_is_known_nothing_is_made_up(client: Client) -> None:
+    """I(u,t) = 0: drift and R(u,t) are undefined, and the answer says why."""
+    client.write_event("blank", "view", END, item_id="nobody described this")
+    profile = client.interest_profile("blank", END)
+    assert profile.event_count == 1
+    assert not profile.HasField("drift")
+    assert not profile.HasField("article_score")
+    assert profile.drift_undefined_reason == "NO_INTEREST"
+    assert not client.interest_graph("blank", END).nodes
+    points = list(client.interest_history("blank", end_time=END))
+    assert [len(point.interests) for point in points] == [0]
 
 
 def test_a_message_over_the_limit(client: Client) -> None:

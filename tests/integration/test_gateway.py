@@ -334,7 +334,6 @@ STATE = "State that never loses an event"
         (lambda c: list(c.interest_history("ada")), ENGINE),
         (lambda c: c.interest_graph("ada"), ENGINE),
         (lambda c: c.explain_interest("ada", "music/jazz"), ENGINE),
-        (lambda c: list(c.watch_forgetting()), ENGINE),
         (lambda c: c.recommend("ada", strategy=pb.STRATEGY_REKINDLE), SERVING),
         (lambda c: list(c.watch_releases()), SERVING),
         (
@@ -346,7 +345,7 @@ STATE = "State that never loses an event"
         (lambda c: list(c.export_user_data("ada")), STATE),
         (lambda c: c.delete_user_data("ada"), STATE),
     ],
-    ids=range(9),
+    ids=range(8),
 )
 def test_what_is_still_to_be_built_says_so(
     client: Client, call: Callable[[Client], object], subject: str

@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 IN_TRITON = "server.inference.pytorch_backend.model"
+TERMINAL = ("ebbing.demo", "ebbing.explain", "ebbing.terminal")
+"""What is for a person at a terminal, and needs the extras for one."""
 
 SCRIPT = """
 import importlib, sys
@@ -56,7 +58,7 @@ def test_the_gateway_imports_without_torch_and_trainer() -> None:
 def test_the_client_wheel_imports_with_its_own_dependencies() -> None:
     extras = "typer rich click apsw prometheus_client pydantic pydantic_settings structlog uvloop"
     heavy = "torch polars tritonclient matplotlib trainer server"
-    run(f"{extras} {heavy}", modules("ebbing", "ebbing.demo"))
+    run(f"{extras} {heavy}", modules("ebbing", *TERMINAL))
 
 
 def test_the_mathematics_imports_with_numpy_alone() -> None:

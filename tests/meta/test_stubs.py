@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ebbing.events import EventType
-from ebbing.interest.forgetting import InterestState
+from ebbing.interest.states import InterestState
 from ebbing.v1 import interest_pb2, user_event_pb2
 
 ROOT = Path(__file__).parents[2]

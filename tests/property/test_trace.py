@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ebbing.interest.occasions import occasion_maps
 from ebbing.interest.trace import (
     BANK_SIZE,
     HALF_LIVES_S,
@@ -61,6 +62,7 @@ def assert_same(one: TraceTable, other: TraceTable) -> None:
     assert set(one.rows) == set(other.rows)
     order = [other.index[name] for name in one.rows]
     np.testing.assert_array_equal(one.times, other.times[order])
+    np.testing.assert_array_equal(one.occasion_maps, other.occasion_maps[order])
     np.testing.assert_allclose(one.open_sums, other.open_sums[order], **CLOSE)
     np.testing.assert_allclose(one.closed_sums, other.closed_sums[order], **CLOSE)
 
@@ -87,6 +89,27 @@ def test_one_by_one_is_all_at_once(log: list[Event]) -> None:
     for time, weight, shares in log:
         table = table.add(shares, time, weight)
     assert_same(table, TraceTable.from_events(log))
+
+
+@given(st.lists(events, max_size=24), events, st.randoms(use_true_random=False))
+def test_withdrawing_an_event_undoes_adding_it(log: list[Event], event: Event, random) -> None:
+    """Be it the newest, the oldest, one between, or at the very time of another."""
+    table = TraceTable.from_events(log)
+    time, weight, shares = event
+    added = table.add(shares, time, weight)
+    withdrawn = added.withdraw(event, random.sample(log, len(log)))
+    assert_same(withdrawn, table)
+    assert withdrawn.rows == table.rows
+
+
+@given(logs, st.randoms(use_true_random=False))
+def test_withdrawing_all_events_in_any_order_leaves_nothing(log: list[Event], random) -> None:
+    table, remaining = TraceTable.from_events(log), random.sample(log, len(log))
+    while remaining:
+        event = remaining.pop()
+        table = table.withdraw(event, remaining)
+        assert_same(table, TraceTable.from_events(remaining))
+    assert table.rows == ()
 
 
 @given(logs, waits)
@@ -136,7 +159,8 @@ def test_counts_and_times_are_those_of_the_events(log: list[Event]) -> None:
         own = sorted(time for time, _, shares in log if name in dict(shares))
         assert table.count[i] == len(own)
         assert (table.first[i], table.last[i]) == (own[0], own[-1])
-        assert table.previous[i] == (own[-2] if len(own) > 1 else -math.inf)
+        ladder = occasion_maps(np.zeros(len(own), int), 1, own)
+        np.testing.assert_array_equal(table.occasions[i], ladder[0])
 
 
 @given(logs, waits, waits)
@@ -161,11 +185,12 @@ def test_the_bank_is_finite_and_falls_by_waiting(log: list[Event], more: list[fl
 @given(logs, events)
 def test_adding_changes_no_older_table(log: list[Event], event: Event) -> None:
     table = TraceTable.from_events(log)
-    parts = (table.open_sums, table.closed_sums, table.times)
+    parts = (table.open_sums, table.closed_sums, table.times, table.occasion_maps)
     copies = [part.copy() for part in parts]
     rows, index = table.rows, dict(table.index)
     time, weight, shares = event
     table.add(shares, time, weight)
+    table.withdraw(log[0], log[1:])
     table.merge(TraceTable.from_events([event]))
     table.roll_up()
     table.without(table.names[:1])
@@ -185,6 +210,14 @@ def test_rolling_up_sums_children(log: list[Event], wait: float) -> None:
         own = [j for j, name in enumerate(table.names) if name.partition("/")[0] == parent]
         np.testing.assert_allclose(whole[i], bank[own].sum(axis=0), **CLOSE)
         assert rolled.count[i] == table.count[own].sum()
+        moments = [
+            time
+            for time, _, shares in log
+            for name, _ in shares
+            if name.partition("/")[0] == parent
+        ]
+        ladder = occasion_maps(np.zeros(len(moments), int), 1, moments)
+        np.testing.assert_array_equal(rolled.occasions[i], ladder[0])
     np.testing.assert_array_equal(rolled.total_bank(at), table.total_bank(at))
 
 
@@ -197,8 +230,8 @@ def test_the_past_cannot_be_asked_for(log: list[Event], back: float) -> None:
             ask(at)
 
 
-def test_the_bank_spans_an_hour_to_two_years() -> None:
+def test_the_bank_is_geometric_from_minutes_to_years() -> None:
     assert HALF_LIVES_S.shape == (BANK_SIZE,)
-    assert HALF_LIVES_S[0] == pytest.approx(3600.0)
-    assert HALF_LIVES_S[-1] == pytest.approx(2 * YEAR_S)
-    np.testing.assert_allclose(np.diff(np.log(HALF_LIVES_S)), np.log(17532.0) / 9)
+    assert HALF_LIVES_S[0] == pytest.approx(24 * 60.0)
+    assert HALF_LIVES_S[-1] == pytest.approx(6.5 * YEAR_S)
+    np.testing.assert_allclose(np.diff(np.log(HALF_LIVES_S)), np.log(6.5 * 21915.0) / 9)

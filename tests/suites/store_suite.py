@@ -11,6 +11,7 @@ import pytest
 from ebbing.history import item_key
 from ebbing.interest.trace import TraceTable
 from server.errors import ItemKeyCollision
+from server.state.alarms import Settlement, Span, Transition
 from server.state.store import (
     HEAT_HALF_LIFE_S,
     Interaction,
@@ -105,6 +106,20 @@ def some_log(seed: int, size: int) -> list[Interaction]:
         )
         for i in range(size)
     ]
+
+
+def solved(store: Store, due_us: int | None = None, *transitions: Transition) -> None:
+    """Settle whatever is to be solved at ``START_US``, all with the same answer."""
+    settlements = [
+        Settlement(one.user_id, one.version, b"told", due_us, transitions)
+        for one in store.alarms.due(START_US, 1000, 1000)
+    ]
+    assert all(store.alarms.settle(settlements, START_US))
+
+
+def faded(user_id: str = "ann", interest: str = "sports", time_us: int = START_US) -> Transition:
+    """A transition."""
+    return Transition(user_id, interest, 2, 3, time_us, 0.25, b"\x00why")
 
 
 class StoreSuite:
@@ -257,6 +272,23 @@ class StoreSuite:
         assert list(store.interactions("ann", FOR_EVER)) == [first, second]
         assert list(store.interactions("ann", second.time_us - 1)) == [first]
 
+    def test_the_log_is_read_on_and_on(self, store: Store) -> None:
+        log = [deed(f"{n:04}", days=n // 3) for n in range(1100)]
+        store.append(log)
+        assert list(store.interactions("ann", FOR_EVER)) == log
+        assert list(store.interactions("ann", log[600].time_us)) == log[:603]
+        for newest in (0, 1, 512, 600, 1024, 1100, 2000):
+            kept = log[max(0, 1100 - newest) :]
+            assert list(store.interactions("ann", FOR_EVER, newest)) == kept
+        assert list(store.interactions("ann", log[600].time_us, 5)) == log[598:603]
+
+    def test_reading_the_log_hides_nothing_written_meanwhile(self, store: Store) -> None:
+        store.append([deed(f"{n:04}") for n in range(1100)])
+        reading = iter(store.interactions("ann", FOR_EVER))
+        next(reading)
+        store.append([deed("later", user_id="bob")])
+        assert store.traces("bob") is not None
+
     def test_first_engagement_moves_back_with_a_late_event(self, store: Store) -> None:
         store.append([deed("b", days=5)])
         assert store.first_engagement_us("ann") == START_US + 5 * DAY_US
@@ -372,6 +404,147 @@ class StoreSuite:
         store.write_relations([RelationRecord("ann", "bob", b"new")])
         assert store.list_relations("ann", "", 1) == [RelationRecord("ann", "bob", b"new")]
         assert store.list_relations("nobody", "", 10) == []
+
+    # Alarms and transitions.
+
+    def test_an_engagement_touches_its_user(self, store: Store) -> None:
+        assert store.alarms.due(START_US, 10, 10) == []
+        log = [deed("a"), deed("b", days=1), deed("c", user_id="bob")]
+        store.append(log)
+        assert store.alarms.next_due_us() is None
+        ann, bob = store.alarms.due(START_US, 10, 10)
+        assert (ann.user_id, ann.due_us, ann.touched, ann.told) == ("ann", None, True, b"")
+        assert_same_traces(ann.traces, traces_of(log[:2]))
+        assert bob.user_id == "bob"
+        assert_same_traces(bob.traces, traces_of(log[2:]))
+        assert store.alarms.waiting(START_US, 10) == 2
+
+    def test_what_changes_no_trace_touches_nobody(self, store: Store) -> None:
+        store.append([deed("a")])
+        solved(store)
+        store.append([deed("a"), deed("a", body=b"other"), deed("shown", weight=0.0)])
+        store.append([deed("bob's", user_id="bob", weight=0.0)])
+        store.write_items([item("i")])
+        assert store.alarms.due(START_US, 10, 10) == []
+
+    def test_a_settled_alarm_waits_until_it_is_due(self, store: Store) -> None:
+        store.append([deed("a")])
+        solved(store, START_US + 5)
+        assert store.alarms.due(START_US + 4, 10, 10) == []
+        assert store.alarms.next_due_us() == START_US + 5
+        assert store.alarms.waiting(START_US + 4, 10) == 0
+        (ann,) = store.alarms.due(START_US + 5, 10, 10)
+        assert (ann.due_us, ann.touched, ann.told) == (START_US + 5, False, b"told")
+        assert store.alarms.waiting(START_US + 5, 10) == 1
+        assert store.alarms.settle([Settlement("ann", ann.version, b"new", None)], START_US) == [
+            True
+        ]
+        assert store.alarms.due(FOR_EVER, 10, 10) == []
+        assert store.alarms.next_due_us() is None
+
+    def test_what_came_between_is_not_lost(self, store: Store) -> None:
+        store.append([deed("a"), deed("b", user_id="bob")])
+        ann, bob = store.alarms.due(START_US, 10, 10)
+        store.append([deed("between", days=1)])
+        settlements = [
+            Settlement(one.user_id, one.version, b"told", None, [faded(one.user_id)])
+            for one in (ann, bob)
+        ]
+        assert store.alarms.settle(settlements, START_US) == [False, True]
+        (again,) = store.alarms.due(START_US, 10, 10)
+        assert (again.user_id, again.told) == ("ann", b"")
+        assert_same_traces(again.traces, traces_of([deed("a"), deed("between", days=1)]))
+        assert [t.user_id for _, t in store.alarms.transitions(0, 10)] == ["bob"]
+
+    def test_an_alarm_is_settled_once(self, open_store: OpenStore) -> None:
+        one, other = open_store(), open_store()
+        one.append([deed("a")])
+        (mine,), (theirs,) = one.alarms.due(START_US, 10, 10), other.alarms.due(START_US, 10, 10)
+        settlement = Settlement("ann", mine.version, b"told", None, [faded()])
+        assert one.alarms.settle([settlement], START_US) == [True]
+        late = Settlement("ann", theirs.version, b"told", None, [faded()])
+        assert other.alarms.settle([late], START_US) == [False]
+        assert len(other.alarms.transitions(0, 10)) == 1
+
+    def test_the_touched_do_not_keep_the_due_waiting(self, store: Store) -> None:
+        store.append([deed(f"a{n}", user_id=f"due-{n}") for n in range(10)])
+        for n, one in enumerate(store.alarms.due(START_US, 100, 100)):
+            store.alarms.settle([Settlement(one.user_id, one.version, b"", n)], START_US)
+        store.append([deed(f"b{n}", user_id=f"bulk-{n}") for n in range(50)])
+        first = [one.user_id for one in store.alarms.due(START_US, 4, 4)]
+        assert first[:4] == ["due-0", "due-1", "due-2", "due-3"]
+        assert [user.startswith("bulk") for user in first[4:]] == [True] * 4
+        assert len(store.alarms.due(START_US, 100, 0)) == 10
+        assert len(store.alarms.due(START_US, 0, 100)) == 50
+        assert store.alarms.waiting(START_US, 1000) == 60
+        assert store.alarms.waiting(START_US, 5) <= 10
+
+    def test_whoever_is_touched_first_comes_first(self, store: Store) -> None:
+        for n, user in enumerate(["zoe", "ann", "bob"]):
+            store.append([deed(f"a{n}", user_id=user)])
+        for n in range(5):
+            store.append([deed(f"b{n}", user_id="ann", days=n)])
+        store.append([deed("c", user_id="abe")])
+        assert [one.user_id for one in store.alarms.due(START_US, 100, 100)] == [
+            "zoe",
+            "ann",
+            "bob",
+            "abe",
+        ]
+
+    def test_transitions_are_numbered_in_the_order_they_were_written(self, store: Store) -> None:
+        assert store.alarms.span() == Span(1, 0)
+        store.append([deed("a"), deed("b", user_id="bob")])
+        told = [faded("x", f"interest {n}", START_US - n) for n in range(3)]
+        solved(store, None, *told)
+        assert store.alarms.span() == Span(1, 6)
+        assert store.alarms.transitions(0, 100) == list(enumerate([*told, *told], 1))
+        assert store.alarms.transitions(4, 1) == [(5, told[1])]
+        assert store.alarms.transitions(6, 100) == []
+
+    def test_old_transitions_are_forgotten_and_numbers_go_on(self, store: Store) -> None:
+        for n in range(5):
+            store.append([deed(f"a{n}")])
+            (ann,) = store.alarms.due(START_US, 10, 10)
+            store.alarms.settle(
+                [Settlement("ann", ann.version, b"", None, [faded(interest=str(n))])], START_US + n
+            )
+        assert store.alarms.prune(START_US, 100) == 0
+        assert store.alarms.prune(START_US + 4, 3) == 3
+        assert store.alarms.span() == Span(4, 5)
+        assert store.alarms.prune(START_US + 100, 100) == 2
+        assert store.alarms.span() == Span(6, 5)
+        store.append([deed("b")])
+        solved(store, None, faded())
+        assert store.alarms.transitions(0, 100) == [(6, faded())]
+        assert store.alarms.span() == Span(6, 6)
+
+    def test_other_parameters_touch_everybody_a_share_at_a_time(self, store: Store) -> None:
+        assert store.alarms.renew("one", 0.5) is False
+        store.append([deed(f"a{n}", user_id=f"user-{n}") for n in range(10)])
+        solved(store, START_US + 5)
+        assert store.alarms.renew("one", 0.5) is False
+        assert store.alarms.due(START_US, 100, 100) == []
+        assert store.alarms.renew("two", 0.4) is True
+        assert len(store.alarms.due(START_US, 100, 100)) == 4
+        assert store.alarms.renew("two", 0.4) is True
+        assert store.alarms.renew("two", 0.4) is False
+        due = store.alarms.due(START_US, 100, 100)
+        assert {one.due_us for one in due} == {START_US + 5}
+        assert len(due) == 10
+        solved(store)
+        assert store.alarms.renew("two", 0.4) is False
+        assert store.alarms.due(START_US, 100, 100) == []
+
+    def test_a_store_knows_itself_again(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.append([deed("a")])
+        solved(store, START_US + 5, faded())
+        again = open_store()
+        assert again.alarms.store_id == store.alarms.store_id
+        assert len(again.alarms.store_id) >= 16
+        assert again.alarms.next_due_us() == START_US + 5
+        assert again.alarms.transitions(0, 10) == [(1, faded())]
 
     # What is written stays.
 

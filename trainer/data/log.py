@@ -87,6 +87,13 @@ class EventLog:
         """The log without the events of these numbers; users and items keep their indexes."""
         keep = np.ones(len(self), bool)
         keep[events] = False
+        return self._where(keep)
+
+    def until(self, time: float) -> EventLog:
+        """The log's events up to and at `time`; users and items keep their indexes."""
+        return self._where(self.times <= time)
+
+    def _where(self, keep: np.ndarray) -> EventLog:
         return EventLog.of(
             self.user_ids,
             self.item_ids,

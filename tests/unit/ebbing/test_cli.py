@@ -90,4 +90,4 @@ def test_an_unknown_command_is_refused(run) -> None:
 
 def test_every_command_of_the_project_is_registered() -> None:
     names = {entry.name for entry in importlib.metadata.entry_points(group=cli.GROUP)}
-    assert {"demo", "serve", "triton", "doctor", "train", "evaluate", "publish"} <= names
+    assert {"demo", "explain", "serve", "triton", "doctor", "train", "evaluate", "publish"} <= names

@@ -56,10 +56,61 @@ def test_evaluate_measures_and_writes(run: Path, data: Path, tmp_path: Path) -> 
     assert json.loads(target.read_text())["full_catalogue"]["retrieval"]["tests"] > 0
 
 
-@pytest.mark.parametrize(("what", "message"), [("forgetting", "is to come"), ("x", "use ranking")])
-def test_evaluate_says_what_it_cannot(run: Path, data: Path, what: str, message: str) -> None:
+def test_evaluate_forgetting_shows_and_writes(data: Path, tmp_path: Path) -> None:
+    figures, scores = tmp_path / "figures.json", tmp_path / "scores.csv"
+    shown = invoke(
+        "evaluate", "forgetting", "--data", data, "--horizon", "20",
+        "--json", figures, "--scores", scores,
+    )  # fmt: skip
+    assert "return prediction" in shown
+    assert "Ebbing's engine" in shown
+    assert "ACT-R base level" in shown
+    found = json.loads(figures.read_text())
+    assert found["horizon_days"] == 20
+    assert found["seconds"] > 0
+    assert found["peak_memory_bytes"] > 2**20
+    measured = {"auc", "user_auc", "log_loss", "brier", "ece", "cases"}
+    assert measured <= found["shipped"].keys()
+    assert all(measured <= row.keys() for row in found["baselines"].values())
+    assert len(scores.read_text().splitlines()) == 1 + found["shipped"]["cases"]
+    beside = {path.name for path in (tmp_path / "figures-report").iterdir()}
+    assert beside == {"report.md", "reliability.png", "curves.png"}
+
+
+def test_evaluate_forgetting_writes_nothing_unasked(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    invoke("evaluate", "forgetting", "--data", data, "--horizon", "20")
+    assert not list(tmp_path.iterdir())
+    invoke("evaluate", "forgetting", "--data", data, "--horizon", "20", "--report", "deep/report")
+    assert len(list((tmp_path / "deep" / "report").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--horizon", "0"], "--horizon 0: give a number of days above 0"),
+        (["--horizon", "-3"], "--horizon -3"),
+        (["--horizon", "nan"], "--horizon nan"),
+        (["--horizon", "99"], "a horizon of 99 days is longer than"),
+        (["--json", "absent/figures.json"], "no such folder as absent; make it first"),
+        (["--scores", "."], "is a folder; name a file"),
+        (["--json", "one", "--scores", "one"], "--json and --scores both name one"),
+    ],
+)
+def test_evaluate_forgetting_says_what_is_wrong_and_writes_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(CommandError, match=message):
-        invoke("evaluate", what, "--run", run, "--data", data)
+        invoke("evaluate", "forgetting", "--data", data, *flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluate_says_what_it_knows(run: Path, data: Path) -> None:
+    with pytest.raises(CommandError, match="use ranking or forgetting"):
+        invoke("evaluate", "x", "--run", run, "--data", data)
 
 
 def test_publish_prints_the_release(run: Path, repository: Path) -> None:
@@ -73,8 +124,8 @@ def test_publish_says_why_it_refuses(tmp_path: Path) -> None:
         invoke("publish", tmp_path, "--repository", tmp_path)
 
 
-def test_evaluating_names_what_it_needs(tmp_path):
+def test_evaluating_names_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="--run"):
-        cli.evaluate("ranking", tmp_path)
-    with pytest.raises(CommandError, match="to come"):
-        cli.evaluate("forgetting", tmp_path)
+        invoke("evaluate", "ranking", "--data", tmp_path)
+    with pytest.raises(CommandError, match=r"events\.csv\[\.gz\]: missing"):
+        invoke("evaluate", "forgetting", "--data", tmp_path)

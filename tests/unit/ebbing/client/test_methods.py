@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ebbing.client import AsyncClient, Client, catalog_item, to_timestamp, user_event
+from ebbing.client import AsyncClient, Client, _insight, catalog_item, to_timestamp, user_event
 from ebbing.client._calls import batches
 from ebbing.v1.catalog_service_pb2 import Item
+from ebbing.v1.interest_service_pb2 import ListInterestHistoryRequest
 
 
 def test_an_event_with_everything(gateway, make_client):
@@ -80,13 +81,45 @@ def test_batches_keep_within_bytes():
 def test_a_profile_of_a_moment(gateway, make_client):
     client = make_client()
     moment = datetime(2025, 6, 1, tzinfo=UTC)
-    profile = client.interest_profile("ada", moment, horizon=timedelta(days=7), roll_up=True)
+    profile = client.interest_profile(
+        "ada", moment, horizon=timedelta(days=7), roll_up=True, alpha=0.0
+    )
     assert profile.at == to_timestamp(moment)
     client.interest_profile("ada")
     first, second = gateway.requests
     assert (first.horizon.seconds, first.roll_up) == (7 * 86400, True)
     assert not second.HasField("at")
     assert not second.HasField("horizon")
+    assert (first.HasField("alpha"), second.HasField("alpha")) == (True, False)
+
+
+def test_the_course_of_interests(make_client):
+    moment = datetime(2025, 6, 1, tzinfo=UTC)
+    asked = _insight.interest_history(
+        make_client(),
+        "ada",
+        ["a/b"],
+        start_time=1.5,
+        end_time=moment,
+        step=timedelta(hours=6),
+        at=2.5,
+        horizon=timedelta(days=7),
+        page_size=9,
+    )
+    request = asked.page("on").request
+    assert request == ListInterestHistoryRequest(
+        user_id="ada",
+        interests=["a/b"],
+        start_time=to_timestamp(1.5),
+        end_time=to_timestamp(moment),
+        step=timedelta(hours=6),
+        at=to_timestamp(2.5),
+        horizon=timedelta(days=7),
+        page_size=9,
+        page_token="on",
+    )
+    bare = _insight.interest_history(make_client(), "ada").page("").request
+    assert bare == ListInterestHistoryRequest(user_id="ada", page_size=100)
 
 
 def test_metadata_goes_along(gateway, make_client):

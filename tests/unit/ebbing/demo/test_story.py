@@ -10,8 +10,9 @@ from ebbing.cli import CommandError
 from ebbing.demo.log import Log, LoggedEvent
 from ebbing.demo.protagonist import Protagonist, choose_protagonists
 from ebbing.demo.story import closing_sentence, shown_by_the_answers
-from ebbing.demo.tables import beside, plain, profile_table, slate_table
+from ebbing.demo.tables import beside, profile_table, slate_table
 from ebbing.events import EventType
+from ebbing.terminal import plain
 from ebbing.v1 import interest_pb2, interest_service_pb2, recommendation_service_pb2
 
 DAY = 86400.0

@@ -53,7 +53,8 @@ def test_the_empty_table() -> None:
 
 def test_two_events_at_one_time() -> None:
     table = TraceTable.from_events([(T, 1.0, [("tea", 1.0)]), (T, 1.0, [("tea", 1.0)])])
-    assert (table.count[0], table.first[0], table.last[0], table.previous[0]) == (2, T, T, T)
+    assert (table.count[0], table.first[0], table.last[0]) == (2, T, T)
+    assert table.occasions[0].tolist() == [1, 1, 1, 1]
     np.testing.assert_array_equal(table.bank(T)[0], np.full(BANK_SIZE, 2.0))
 
 
@@ -90,6 +91,74 @@ def test_leaving_interests_out_keeps_the_rest() -> None:
     np.testing.assert_array_equal(less.bank(T), table.bank(T)[[0, 2]])
 
 
+def test_rolling_up_and_leaving_out_keep_the_occasions() -> None:
+    table = TraceTable.from_events(
+        [
+            (T, 1.0, [("tea/green", 1.0)]),
+            (T + 86400.0, 1.0, [("tea/black", 1.0)]),
+            (T + 2 * 86400.0, 1.0, [("tea/green", 1.0), ("rum", 1.0)]),
+        ]
+    )
+    assert table.names == ("tea/green", "tea/black", "rum")
+    assert table.occasions[:, 1].tolist() == [0b101, 1, 1]
+    assert table.roll_up().occasions[:, 1].tolist() == [0b111, 1]
+    assert table.without(["tea/black"]).occasions[:, 1].tolist() == [0b101, 1]
+
+
+LOG: list[tuple[float, float, list[tuple[str, float]]]] = [
+    (T, 1.0, [("tea", 1.0)]),
+    (T + 100.0, 2.0, [("tea", 0.5), ("rum", 1.0)]),
+    (T + 9e6, 1.0, [("tea", 1.0)]),
+]
+
+
+def test_an_interest_without_events_vanishes() -> None:
+    table = TraceTable.from_events(LOG)
+    less = table.withdraw(LOG[1], [LOG[2], LOG[0]])
+    assert less.names == ("tea",)
+    assert (less.event_count, less.count[0]) == (2, 2)
+    nobody = TraceTable.from_events(LOG[:1]).withdraw(LOG[0], [])
+    assert nobody.rows == ()
+    assert nobody.add([("tea", 1.0)], T).names == ("tea",)
+
+
+def test_withdrawing_spares_interests_that_the_event_does_not_show() -> None:
+    table = TraceTable.from_events(LOG)
+    less = table.withdraw(LOG[2], LOG[:2])
+    assert less.last.tolist() == [T + 100.0, T + 100.0]
+    np.testing.assert_array_equal(less.open_sums[2], table.open_sums[2])
+
+
+def test_an_interest_dropped_and_engaged_again_holds_what_came_after() -> None:
+    table = TraceTable.from_events(LOG[:1]).without(["tea"])
+    table = table.add_all(LOG[1:])
+    less = table.withdraw(LOG[2], LOG[:2])
+    assert less.count.tolist() == [1, 1]
+    assert less.event_count == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "remaining", "message"),
+    [
+        ((T, 1.0, [("gin", 1.0)]), LOG, "no event at .* of 'gin'"),
+        ((T, 1.0, [("rum", 1.0)]), LOG, "no event at .* of 'rum'"),
+        ((T - 1, 1.0, [("tea", 1.0)]), LOG, "no event at"),
+        ((T + 9e6 + 1, 1.0, []), LOG, "no event at .* of ''"),
+        ((float("nan"), 1.0, [("tea", 1.0)]), LOG, "no event at nan"),
+        (LOG[0], LOG, "3 events of '' remain where 2 should"),
+        (LOG[0], LOG[1:2], "1 events of '' remain where 2 should"),
+    ],
+)
+def test_what_the_table_does_not_hold_cannot_be_withdrawn(event, remaining, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        TraceTable.from_events(LOG).withdraw(event, remaining)
+
+
+def test_nothing_can_be_withdrawn_from_nobody() -> None:
+    with pytest.raises(ValueError, match="no event at"):
+        TraceTable.empty().withdraw(LOG[0], [])
+
+
 @pytest.mark.parametrize(
     ("time", "weight", "share", "message"),
     [
@@ -117,6 +186,7 @@ def test_a_moment_before_the_newest_event_is_refused(at: float) -> None:
 
 
 def test_batch_sums_of_segments() -> None:
-    sums = bank_sums([0, 2, 2], 3, [T, T, T + 3600.0], [1.0, 2.0, 1.0], [T, T, T + 3600.0])
+    later = T + HALF_LIVES_S[0]
+    sums = bank_sums([0, 2, 2], 3, [T, T, later], [1.0, 2.0, 1.0], [T, T, later])
     np.testing.assert_allclose(sums[:, 0], [1.0, 0.0, 2.0])
     assert bank_sums([], 2, [], [], T).tolist() == np.zeros((2, BANK_SIZE)).tolist()

@@ -51,6 +51,22 @@ def profile(**fields: Any) -> interest_pb.GetInterestProfileRequest:
     return interest_pb.GetInterestProfileRequest(**{"user_id": "u", **fields})
 
 
+def history(**fields: Any) -> interest_pb.ListInterestHistoryRequest:
+    return interest_pb.ListInterestHistoryRequest(**{"user_id": "u", **fields})
+
+
+def graph(**fields: Any) -> interest_pb.GetInterestGraphRequest:
+    return interest_pb.GetInterestGraphRequest(**{"user_id": "u", **fields})
+
+
+def explanation(**fields: Any) -> interest_pb.ExplainInterestRequest:
+    return interest_pb.ExplainInterestRequest(**{"user_id": "u", "interest": "a", **fields})
+
+
+def watch(**fields: Any) -> interest_pb.WatchForgettingRequest:
+    return interest_pb.WatchForgettingRequest(**fields)
+
+
 def recommend(**fields: Any) -> recommendation_pb.RecommendItemsRequest:
     return recommendation_pb.RecommendItemsRequest(**{"user_id": "u", **fields})
 
@@ -219,8 +235,8 @@ times(lambda v: write_items(expire_time=v), "items[0].expire_time")
 numbers(
     lambda v: write_items(content={"text": vector(0.0, v)}),
     "items[0].content['text'].values",
-    [],
-    [0.0, -1.0],
+    [0.0, -0.0],
+    [1.0, -1.0],
 )
 counts(
     lambda n: catalog_pb.BatchWriteItemsRequest(
@@ -318,21 +334,68 @@ BAD.append(
     )
 )
 
-# GetInterestProfile: what lies beyond the fields needs the release, so only fields are tested.
+# InterestService: what lies beyond the fields needs the release, so only fields are tested.
 
-texts(lambda v: profile(user_id=v), "user_id", 128, True)
-times(lambda v: profile(at=v), "at")
-GOOD.extend([profile(horizon=Duration(seconds=1)), profile(horizon=Duration(nanos=1))])
-BAD.extend(
-    (profile(horizon=horizon), {"horizon"})
-    for horizon in (
-        Duration(),
-        Duration(seconds=-1),
-        Duration(nanos=-1),
-        Duration(seconds=1, nanos=-1),
-        Duration(seconds=-(2**62)),
+for asked in (profile, history, graph, explanation):
+    texts(lambda v, asked=asked: asked(user_id=v), "user_id", 128, True)
+    times(lambda v, asked=asked: asked(at=v), "at")
+for asked in (profile, history, explanation):
+    GOOD.extend([asked(horizon=Duration(seconds=1)), asked(horizon=Duration(nanos=1))])
+    BAD.extend(
+        (asked(horizon=horizon), {"horizon"})
+        for horizon in (
+            Duration(),
+            Duration(seconds=-1),
+            Duration(nanos=-1),
+            Duration(seconds=1, nanos=-1),
+            Duration(seconds=-(2**62)),
+        )
     )
+numbers(lambda v: profile(alpha=v), "alpha", [-0.1, 1000.1], [0.0, 1000.0])
+paths(lambda v: explanation(interest=v), "interest")
+paths(lambda v: history(interests=["a", v]), "interests[1]")
+counts(lambda n: history(interests=[f"p{i}" for i in range(n)]), "interests", 64, False)
+times(lambda v: history(start_time=v), "start_time")
+times(lambda v: history(end_time=v), "end_time")
+GOOD.extend(
+    [
+        history(step=Duration(seconds=60)),
+        history(step=Duration(seconds=2**62)),
+        history(start_time=Timestamp(seconds=5), end_time=Timestamp(seconds=5)),
+        *(graph(max_nodes=n) for n in (0, 1, 256)),
+    ]
 )
+BAD.extend(
+    [
+        (history(interests=["a", "b", "a"]), {"interests"}),
+        (
+            history(start_time=Timestamp(seconds=5), end_time=Timestamp(seconds=4)),
+            {"end_time"},
+        ),
+        *(
+            (history(step=step), {"step"})
+            for step in (
+                Duration(),
+                Duration(seconds=59, nanos=999_999_999),
+                Duration(seconds=-60),
+                Duration(seconds=60, nanos=-1),
+            )
+        ),
+        *((graph(max_nodes=n), {"max_nodes"}) for n in (-1, 257)),
+    ]
+)
+
+# WatchForgetting
+
+texts(lambda v: watch(user_ids=["u", v]), "user_ids[1]", 128, required=True)
+counts(lambda n: watch(user_ids=["u"] * n), "user_ids", 1000, required=False)
+counts(lambda n: watch(states=[3] * n), "states", 6, required=False)
+GOOD.append(watch(states=[1, 2, 3, 4, 5, 6]))
+BAD += [
+    *((watch(states=[5, state]), {"states[1]"}) for state in (0, 7, -1)),
+    (watch(cursor="x" * 1025), {"cursor"}),
+]
+
 
 # RecommendItems
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ebbing.history import encode_history, item_key
-from ebbing.interest.forgetting import ForgettingParameters, InterestState
+from ebbing.interest.forgetting import ForgettingParameters
+from ebbing.interest.graph import InterestGraph
+from ebbing.interest.states import InterestState
 from ebbing.interest.trace import TraceTable
 from ebbing.v1 import interest_pb2, recommendation_service_pb2
 from ebbing.v1 import user_event_service_pb2 as event_pb
@@ -21,6 +24,7 @@ from server.rpc.mapping import (
     duration,
     event_ack,
     failure,
+    interest_edges,
     recommended_items,
     slate_message,
     timestamp,
@@ -44,7 +48,7 @@ CONTEXT = InterestContext.of(TRACES, AT_S, PARAMETERS)
 
 @pytest.fixture
 def profile() -> Profile:
-    return profile_of(USER, False, PARAMETERS)
+    return profile_of(TRACES, AT_S, PARAMETERS, 5.0)
 
 
 def made(item_id: str, interests: Interests, source: Source, **scores: float | None) -> Scored:
@@ -78,12 +82,47 @@ def test_an_interest_with_all_that_is_said_of_it(profile: Profile) -> None:
     assert message.first_event_time == timestamp(AT_S - 9 * DAY_S)
     assert message.last_event_time == timestamp(AT_S)
     assert message.half_life == duration(profile.half_life_s[0])
-    reason = message.reason
+    assert message.article_probability == profile.probabilities[0]
+    reason, assessed = message.reason, profile.assessed
     assert reason.recency == duration(0.0)
-    assert reason.typical_gap == duration(3 * DAY_S)
-    assert reason.freshness == 1.0
-    assert 0 < reason.forgotten_threshold < reason.fading_threshold < 1
-    assert "usual gap 3 d" in reason.text
+    assert reason.typical_gap == duration(assessed.rhythm.gap_s[0])
+    assert reason.longest_gap == duration(assessed.rhythm.longest_gap_s[0])
+    assert reason.regular == assessed.rhythm.regular[0]
+    assert reason.trend == assessed.trend[0]
+    assert reason.freshness == assessed.freshness[0]
+    assert reason.text
+
+
+def with_times(profile: Profile, seconds: float) -> Profile:
+    """A profile whose limits, periods and changes are all the same."""
+    everywhere = np.full(len(profile.traces.names), seconds)
+    limits = replace(
+        profile.assessed.limits,
+        resting_s=everywhere,
+        fading_s=everywhere,
+        forgotten_s=everywhere,
+    )
+    rhythm = replace(profile.assessed.rhythm, period_s=everywhere)
+    assessed = replace(profile.assessed, limits=limits, rhythm=rhythm, changes=AT_S + everywhere)
+    return replace(profile, assessed=assessed, half_life_s=everywhere)
+
+
+def test_times_that_will_come_are_set(profile: Profile) -> None:
+    message = user_interest(with_times(profile, 7 * DAY_S), 0)
+    week = duration(7 * DAY_S)
+    assert message.half_life == message.reason.period == week
+    reason = message.reason
+    assert reason.resting_after == reason.fading_after == reason.forgotten_after == week
+    assert message.next_change_time == timestamp(AT_S + 7 * DAY_S)
+
+
+@pytest.mark.parametrize("never", [math.inf, math.nan, 1e13])
+def test_times_that_never_come_are_not_set(profile: Profile, never: float) -> None:
+    message = user_interest(with_times(profile, never), 0)
+    assert not message.HasField("half_life")
+    assert not message.HasField("next_change_time")
+    for field in ("period", "resting_after", "fading_after", "forgotten_after"):
+        assert not message.reason.HasField(field)
 
 
 def test_every_number_of_an_interest_is_one(profile: Profile) -> None:
@@ -94,10 +133,20 @@ def test_every_number_of_an_interest_is_one(profile: Profile) -> None:
                 assert math.isfinite(value), descriptor.name
 
 
-def test_a_half_life_that_never_comes_is_not_set() -> None:
-    steady = ForgettingParameters(30 * DAY_S, 0.0, (0.0,) * 6, 30 * DAY_S, "steady")
-    message = user_interest(profile_of(USER, False, steady), 0)
-    assert not message.HasField("half_life")
+def test_edges_come_heaviest_first_and_only_where_there_are_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together = np.array([[0.0, 0.5, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    after = np.array([[0.0, 0.0, 2.0], [0.25, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    edges = interest_edges(["a", "b", "c"], InterestGraph(together, after))
+    assert [(e.from_interest, e.to_interest, e.co_occurrence, e.succession) for e in edges] == [
+        ("a", "c", 0.0, 2.0),
+        ("b", "a", 0.5, 0.25),
+        ("a", "b", 0.5, 0.0),
+    ]
+    monkeypatch.setattr("server.rpc.mapping.MAX_EDGES", 2)
+    assert interest_edges(["a", "b", "c"], InterestGraph(together, after)) == edges[:2]
+    assert interest_edges([], InterestGraph(np.zeros((0, 0)), np.zeros((0, 0)))) == []
 
 
 def test_states_have_the_numbers_of_the_contract() -> None:
@@ -126,8 +175,8 @@ def test_an_item_of_a_slate() -> None:
     }
     jazz = CONTEXT.index["music/jazz"]
     assert reasons["music/jazz"].strength == CONTEXT.strength[jazz]
-    assert reasons["music/jazz"].retention == CONTEXT.assessed.retention[jazz]
-    assert reasons["music/jazz"].state == CONTEXT.assessed.states[jazz]
+    assert reasons["music/jazz"].retention == CONTEXT.retention[jazz]
+    assert reasons["music/jazz"].state == CONTEXT.states[jazz]
     # What was never engaged has no state, and comes last.
     assert [r.interest for r in message.reasons] == ["music/jazz", "sports", "unknown"]
     never = reasons["unknown"]

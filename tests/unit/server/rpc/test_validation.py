@@ -24,6 +24,7 @@ from server.rpc.recommendations import Recommendations
 from server.rpc.releases import ReleaseServicer
 from server.rpc.user_data import UserData
 from server.rpc.user_events import UserEvents
+from server.rpc.watching import Watching
 from tests.unit.server.rpc.request_table import BAD, GOOD, NOW_US, TOLERANCE_US, Case, recommend
 
 SERVICES = {
@@ -38,10 +39,6 @@ SERVICES = {
     )
 }
 UNBUILT = {
-    "ListInterestHistory",
-    "GetInterestGraph",
-    "ExplainInterest",
-    "WatchForgetting",
     "PublishRelease",
     "SetReleaseTraffic",
     "PromoteRelease",
@@ -77,7 +74,7 @@ def methods(metrics: Metrics) -> dict[str, Callable[..., Any]]:
     servicers = (
         UserEvents(beyond, metrics, lambda: NOW_US, TOLERANCE_US),
         CatalogServicer(beyond),
-        Interests(beyond, beyond, metrics, lambda: NOW_US),
+        Interests(beyond, beyond, metrics, lambda: NOW_US, 5.0, Watching(beyond, beyond, 1.0)),
         Recommendations(beyond, lambda: NOW_US, 5.0),
         ReleaseServicer(beyond),
         UserData(),
@@ -90,6 +87,11 @@ def method_of(request: Message) -> str:
     return request.DESCRIPTOR.name.removesuffix("Request")
 
 
+async def answered(call: Any) -> Any:
+    """The answer, or the first of a stream."""
+    return await (anext(call) if hasattr(call, "__aiter__") else call)
+
+
 def shown(case: Case | Message) -> str:
     """A short name for a case; most requests are too long for one."""
     request, fields = case if isinstance(case, tuple) else (case, set())
@@ -100,7 +102,7 @@ def shown(case: Case | Message) -> str:
 async def test_bad_fields_are_named(methods: dict[str, Callable[..., Any]], case: Case) -> None:
     request, fields = case
     with pytest.raises(InvalidFields) as error:
-        await methods[method_of(request)](request, FakeContext())
+        await answered(methods[method_of(request)](request, FakeContext()))
     assert {v.field for v in error.value.violations} == fields
     assert all(v.description for v in error.value.violations)
     # The remedy fits into a trailer, however large the value was.
@@ -112,7 +114,7 @@ async def test_what_is_at_the_edge_is_taken(
     methods: dict[str, Callable[..., Any]], request_: Message
 ) -> None:
     with pytest.raises(Reached):
-        await methods[method_of(request_)](request_, FakeContext())
+        await answered(methods[method_of(request_)](request_, FakeContext()))
 
 
 def test_every_request_is_in_the_table() -> None:
@@ -124,12 +126,8 @@ def test_every_request_is_in_the_table() -> None:
 async def test_what_is_still_to_be_built_says_so(
     methods: dict[str, Callable[..., Any]], name: str
 ) -> None:
-    answer = methods[name](None, FakeContext())
     with pytest.raises(NotYetBuilt) as error:
-        if hasattr(answer, "__aiter__"):
-            await anext(answer)
-        else:
-            await answer
+        await answered(methods[name](None, FakeContext()))
     assert error.value.metadata["subject"]
 
 

@@ -29,6 +29,8 @@ def test_round_trip(table: TraceTable) -> None:
     np.testing.assert_array_equal(again.times, table.times)
     np.testing.assert_array_equal(again.open_sums, table.open_sums)
     np.testing.assert_array_equal(again.closed_sums, table.closed_sums)
+    np.testing.assert_array_equal(again.occasion_maps, table.occasion_maps)
+    assert again.occasion_maps.dtype == table.occasion_maps.dtype
 
 
 @given(tables, st.data())
@@ -56,10 +58,19 @@ def test_bytes_too_many_are_refused(table: TraceTable, more: int) -> None:
         decode_traces(encode_traces(table) + bytes(more))
 
 
-def test_another_version_is_refused() -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_version_is_refused(version: int) -> None:
     data = encode_traces(TraceTable.empty())
-    with pytest.raises(ValueError, match="version 2"):
-        decode_traces(b"\x02" + data[1:])
+    with pytest.raises(ValueError, match=f"traces of version {version}, this code reads 2"):
+        decode_traces(bytes([version]) + data[1:])
+
+
+def test_occasions_use_all_their_bits() -> None:
+    """Patterns that are no number as a float come back all the same."""
+    log = [(i * 6 * 3600.0, 1.0, [("a", 1.0)]) for i in range(64)]
+    table = TraceTable.from_events(log)
+    assert table.occasions[0, 0] == 2**64 - 1
+    np.testing.assert_array_equal(decode_traces(encode_traces(table)).occasions, table.occasions)
 
 
 def test_names_that_do_not_fit_the_rows_are_refused() -> None:
@@ -72,6 +83,9 @@ def test_names_that_do_not_fit_the_rows_are_refused() -> None:
         decode_traces(bytes(data))
 
 
-def test_a_table_takes_few_bytes() -> None:
-    log = [(float(i), 1.0, [(f"interest/{i:03}", 1.0)]) for i in range(128)]
-    assert len(encode_traces(TraceTable.from_events(log))) < 128 * 140
+@pytest.mark.parametrize(("times", "numbers"), [([0], 2), ([0, 1], 17), ([0, 8 * 86400], 27)])
+def test_an_interest_takes_few_bytes(times: list[float], numbers: int) -> None:
+    """Engaged once, within one period, and in more than one."""
+    shown = [(f"interest/{i:03}", 1.0) for i in range(128)]
+    data = encode_traces(TraceTable.from_events([(time, 1.0, shown) for time in times]))
+    assert len(data) < 129 * (len("interest/000,") + 8 * numbers + 0.5)

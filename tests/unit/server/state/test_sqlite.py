@@ -14,7 +14,7 @@ import pytest
 
 from ebbing.interest.trace import TraceTable
 from server.errors import StorageFull, StoreUnavailable
-from server.state import sqlite
+from server.state import sqlite_file
 from server.state.sqlite import SqliteStore
 from server.state.store import WriteOutcome
 from tests.suites.store_suite import OpenStore, StoreSuite, assert_same_traces, deed, item
@@ -47,7 +47,7 @@ class TestSqliteStore(StoreSuite):
 @pytest.fixture
 def locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], ExitStack]:
     """Lets another process hold the write lock while a block runs."""
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_MS", 50)
 
     def hold() -> ExitStack:
         stack = ExitStack()

@@ -71,6 +71,19 @@ def test_without_keeps_indexes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shorter.offsets, [0, 1, 3])
 
 
+def test_until_keeps_what_was_known_and_the_indexes(tmp_path: Path) -> None:
+    log = read_log(write(tmp_path))
+    middle = float(np.median(log.times))
+    past = log.until(middle)
+    assert (past.user_ids, past.item_ids) == (log.user_ids, log.item_ids)
+    np.testing.assert_array_equal(past.times, log.times[log.times <= middle])
+    np.testing.assert_array_equal(past.items, log.items[log.times <= middle])
+    np.testing.assert_array_equal(np.diff(past.offsets), np.bincount(past.users, minlength=2))
+    assert middle in past.times
+    assert len(log.until(float(log.times.min()) - 1)) == 0
+    assert len(log.until(float(log.times.max()))) == len(log)
+
+
 def test_interests_repeat_once_and_share_equally() -> None:
     assert parse_interests("a/b| a/b |c||") == (("a/b", 0.5), ("c", 0.5))
     assert parse_interests(None) == ()

@@ -1,0 +1,81 @@
+"""When an interest was engaged, as bits: a ladder of bitmaps from fine slots to coarse ones.
+
+Bit k of a level is set where an event lies k slots before the slot of the newest event; slots
+are aligned to the epoch. A burst within one slot is one occasion, so the ladder tells the rhythm
+of an interest, which sums over raw events cannot: there a burst counts as often as it has events.
+
+Bits are forgotten only by falling out of a window that never moves back. Hence a ladder is a
+function of the *set* of times, as the decayed sums are: of no order, of no partition, and the
+same with a time repeated.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["LEVELS", "OCCASION_SLOTS_S", "SLOTS", "Ladder", "merge", "occasion_maps", "single"]
+
+SLOTS = 64
+"""Slots of a level, one bit each."""
+OCCASION_SLOTS_S = (6 * 3600.0, 86400.0, 4 * 86400.0, 16 * 86400.0)
+"""Width of the slots of each level, seconds: windows of 16 days, 64 days, 8 months, 2.8 years."""
+LEVELS = len(OCCASION_SLOTS_S)
+
+Ladder = tuple[int, ...]
+"""The bitmaps of one interest, a 64-bit number a level; bit 0 is always set."""
+
+# Each slot holds exactly four of the finer level, so one division places a time on every level.
+_NESTED_BITS = 2
+_MASK = (1 << SLOTS) - 1
+
+
+def single() -> Ladder:
+    """The ladder of one event."""
+    return (1,) * LEVELS
+
+
+def merge(a: Ladder, a_last: float, b: Ladder, b_last: float) -> Ladder:
+    """The ladder of the events of both; ``a_last`` and ``b_last`` are their newest times, s."""
+    if a_last < b_last:
+        a, a_last, b, b_last = b, b_last, a, a_last
+    newer, older = int(a_last // OCCASION_SLOTS_S[0]), int(b_last // OCCASION_SLOTS_S[0])
+    merged = []
+    for mine, other in zip(a, b, strict=True):
+        shift = newer - older
+        merged.append(mine | other << shift & _MASK if shift < SLOTS else mine)
+        newer >>= _NESTED_BITS
+        older >>= _NESTED_BITS
+    return tuple(merged)
+
+
+def occasion_maps(segments: ArrayLike, n_segments: int, times: ArrayLike) -> NDArray[np.uint64]:
+    """Ladders of many event sets at once: the batch form of ``merge``.
+
+    Args:
+        segments: which set each event belongs to, (E,) integers in [0, n_segments).
+        n_segments: number of sets.
+        times: event times, (E,) seconds since the epoch, finite.
+
+    Returns:
+        (n_segments, LEVELS) bitmaps; 0 for a set without events.
+    """
+    which, moments = np.asarray(segments, np.intp), np.asarray(times, np.float64)
+    maps = np.zeros((n_segments, LEVELS), np.uint64)
+    if which.size == 0:
+        return maps
+    if (np.diff(which) < 0).any():
+        order = np.argsort(which, kind="stable")
+        which, moments = which[order], moments[order]
+    starts = np.flatnonzero(np.diff(which, prepend=-1))
+    present = which[starts]
+    sizes = np.diff(starts, append=which.size)
+    # Whole numbers as floats: exact, and without the overflow of integers for absurd times.
+    slots = np.floor_divide(moments, OCCASION_SLOTS_S[0])
+    for level in range(LEVELS):
+        ages = np.repeat(np.maximum.reduceat(slots, starts), sizes) - slots
+        bits = np.uint64(1) << np.minimum(ages, SLOTS - 1).astype(np.uint64)
+        bits[ages >= SLOTS] = 0
+        maps[present, level] = np.bitwise_or.reduceat(bits, starts)
+        slots = np.floor(slots / (1 << _NESTED_BITS))
+    return maps

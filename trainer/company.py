@@ -1,0 +1,145 @@
+"""What a user's interests say of each other: a vector each, learned by torch.
+
+Company adds to the log-odds of an interest the dot product of what it hears and what the user's
+interests say, weighed by the attention she gives them. The same vectors are to tell, by a softmax,
+which interests the user engages within the horizon at all, new ones too: that is far more to learn
+from than returns alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+DIMENSIONS = 8
+EPOCHS = 8
+BATCH_USERS = 512
+LEARNING_RATE = 0.02
+PULL = 1.0
+"""Pull of the vectors to 0, per squared unit."""
+CHOICE_SHARE = 0.3
+"""Weight of the softmax beside the returns."""
+SLACK_PULL = 3.0
+"""Pull of what each interest's record of returns may give way meanwhile, per squared log-odds."""
+FIRST_SPREAD = 0.05
+
+
+@dataclass(frozen=True)
+class Users:
+    """Users at cuts, each with interests; C cases and T choices, ordered by user."""
+
+    owner: np.ndarray
+    """(N,) user of each interest, ascending."""
+    interests: np.ndarray
+    """(N,) interest index of each."""
+    attention: np.ndarray
+    """(N,) what the user gives to each, of length 1 a user."""
+    case: np.ndarray
+    """(C,) place of each case among the N, ascending."""
+    returned: np.ndarray
+    """(C,) bool."""
+    known: np.ndarray
+    """(C,) log-odds known without company."""
+    case_weight: np.ndarray
+    """(C,)"""
+    chooser: np.ndarray
+    """(T,) user of each interest engaged within the horizon, ascending."""
+    chosen: np.ndarray
+    """(T,) its interest index."""
+    user_weight: np.ndarray
+    """(U,)"""
+
+
+@dataclass(frozen=True)
+class Company:
+    """A vector each of K interests; see `ebbing.interest.population.Population`."""
+
+    says: np.ndarray
+    """(K, D)"""
+    hears: np.ndarray
+    """(K, D)"""
+
+    @classmethod
+    def none(cls, n: int) -> Company:
+        """That of interests that say nothing of each other."""
+        return cls(np.zeros((n, 0)), np.zeros((n, 0)))
+
+    def log_odds(self, users: Users) -> np.ndarray:
+        """(C,) what company adds to each case."""
+        said = np.zeros((len(users.user_weight), self.says.shape[1]))
+        np.add.at(said, users.owner, users.attention[:, None] * self.says[users.interests])
+        mine = said[users.owner[users.case]]
+        heard: np.ndarray = (mine * self.hears[users.interests[users.case]]).sum(axis=1)
+        return heard
+
+
+def learn_company(users: Users, n_interests: int, seed: int) -> Company:
+    """Learn the vectors by Adam; deterministic on CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    order = np.random.default_rng(seed)
+    n_users = len(users.user_weight)
+
+    def floats(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+
+    def drawn() -> torch.Tensor:
+        start = FIRST_SPREAD * torch.randn(n_interests, DIMENSIONS, generator=generator)
+        return start.requires_grad_()
+
+    says, hears = drawn(), drawn()
+    picks = np.bincount(users.chosen, minlength=n_interests) + 1.0
+    liking = floats(np.log(picks / picks.sum())).requires_grad_()
+    # Where company tells why an interest is come back to, its own record has to give way.
+    slack = torch.zeros(n_interests, requires_grad=True)
+    scale = torch.ones(1, requires_grad=True)
+    optimiser = torch.optim.Adam([says, hears, liking, slack, scale], lr=LEARNING_RATE)
+    batches = -(-n_users // BATCH_USERS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, LEARNING_RATE, total_steps=EPOCHS * batches, pct_start=0.1
+    )
+    interest, attention = torch.from_numpy(users.interests), floats(users.attention)
+    returned, known = floats(users.returned), floats(users.known)
+    case_weight, user_weight = floats(users.case_weight), floats(users.user_weight)
+    case, chosen = torch.from_numpy(users.case), torch.from_numpy(users.chosen)
+    edges = [
+        np.searchsorted(of, np.arange(n_users + 1))
+        for of in (users.owner, users.owner[users.case], users.chooser)
+    ]
+    total = float(users.case_weight.sum())
+
+    for _ in range(EPOCHS):
+        shuffled = order.permutation(n_users)
+        for start in range(0, n_users, BATCH_USERS):
+            batch = np.sort(shuffled[start : start + BATCH_USERS])
+            (own, owner), (asked, asker), (taken, taker) = (_rows(e, batch) for e in edges)
+            said = torch.zeros(len(batch), DIMENSIONS).index_add(
+                0, owner, attention[own][:, None] * says[interest[own]]
+            )
+            asked_of = interest[case[asked]]
+            heard = slack[asked_of] + scale * (said[asker] * hears[asked_of]).sum(1)
+            weight = case_weight[asked]
+            loss = functional.binary_cross_entropy_with_logits(
+                known[asked] + heard, returned[asked], weight, reduction="sum"
+            )
+            choice = torch.log_softmax(said @ hears.T + liking, 1)[taker, chosen[taken]]
+            loss = loss - CHOICE_SHARE * (user_weight[batch][taker] * choice).sum()
+            share = weight.sum() / total
+            pulled = PULL * ((says**2).sum() + (hears**2).sum()) + SLACK_PULL * (slack**2).sum()
+            loss = loss + share / 2 * pulled
+            optimiser.zero_grad()
+            (loss / max(len(asked), 1)).backward()
+            optimiser.step()
+            schedule.step()
+    with torch.no_grad():
+        return Company(says.double().numpy().copy(), (scale * hears).double().numpy().copy())
+
+
+def _rows(edges: np.ndarray, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of some users, and for each the user's place among them, as tensors."""
+    sizes = edges[users + 1] - edges[users]
+    before = np.cumsum(sizes) - sizes
+    rows = np.repeat(edges[users] - before, sizes) + np.arange(sizes.sum())
+    return torch.from_numpy(rows), torch.from_numpy(np.repeat(np.arange(len(users)), sizes))
