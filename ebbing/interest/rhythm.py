@@ -53,6 +53,13 @@ BLUR_SLOTS: Final = 0.25
 BLUR_FINEST_SLOTS: Final = 1.0
 """On the finest level, where the gaps of days are four slots and their hours matter."""
 
+DAY_LEVEL: Final = OCCASION_SLOTS_S.index(DAY_S)
+NEARLY_DAILY_S: Final = 2 * DAY_S
+SKIPPED_SLOTS: Final = 7
+SKIPPED_DAYS: Final = 2
+"""Finest slots, and days, apart at most in a daily interest: a visit before midnight and one after
+the next leave a day empty between them, but not two."""
+
 CALENDAR: Final = ((DAY_S, 0.15), (WEEK_S, 0.1), (MONTH_S, 0.1))
 """Calendar periods in seconds, and the share by which a gap may miss one and still keep it."""
 
@@ -139,6 +146,7 @@ def rhythm_of(occasions: NDArray[np.uint64], last: Floats, default_gap_s: float)
     which = steady.argmax(axis=0)
     shorter, finer = np.divmod(which, LEVELS + 1)
     regular = steady[which, column]
+    regular &= ~_skips_days(occasions, places, 2 * LEVELS - 1 - finer, MOST_GAPS - shorter)
     occupied = (places >= 0).sum(axis=0, dtype=np.int16)
     told = np.where(_IS_RUN, occupied, (occupied >= ENOUGH_OCCASIONS) * _PREFERENCE)
     row = np.where(regular, 2 * LEVELS - 1 - finer, told.argmax(axis=0))
@@ -192,6 +200,38 @@ def _places(occasions: NDArray[np.uint64]) -> tuple[NDArray[np.int16], NDArray[n
     places = (bits.astype(np.float32).view(np.int32) >> 23).astype(np.int16) - np.int16(127)
     split = places.size - slots.size
     return places[:split].reshape(shape), places[split:].reshape(slots.shape)
+
+
+def _skips_days(
+    occasions: NDArray[np.uint64],
+    places: NDArray[np.int16],
+    row: NDArray[np.intp],
+    m: NDArray[np.intp],
+) -> NDArray[np.bool_]:
+    """Whether a stretch of days, told from ``m`` gaps of a row, belies the weeks before it, (N,).
+
+    Most days of a week in a row are soon seen by chance, and a day left out then would look like
+    the end.
+    """
+    column = np.arange(len(row))
+    gap_s = (places[m, row, column] - places[0, row, column]) * _WIDTHS_S[_ROW_LEVELS[row]] / m
+    skips: NDArray[np.bool_] = gap_s < NEARLY_DAILY_S
+    daily = np.flatnonzero(skips)
+    if len(daily):
+        finest, days = occasions[daily, 0], occasions[daily, DAY_LEVEL]
+        skips[daily] = _rests(finest, SKIPPED_SLOTS) | _rests(days, SKIPPED_DAYS)
+    return skips
+
+
+def _rests(bits: NDArray[np.uint64], slots: int) -> NDArray[np.bool_]:
+    """Whether occasions of a level ever lie more than so many slots apart, (N,)."""
+    near, known = bits.copy(), bits.copy()
+    for _ in range(slots - 1):
+        near |= near << _ONE
+    for shift in (1, 2, 4, 8, 16, 32):
+        known |= known >> np.array(shift, np.uint64)
+    rested: NDArray[np.bool_] = (~near & known >> _ONE) > 0
+    return rested
 
 
 def _steady(places: NDArray[np.int16]) -> NDArray[np.bool_]:

@@ -150,6 +150,21 @@ def test_generated_rhythms_are_seen(kind: str, bursts: bool) -> None:
     assert np.mean(np.abs(gaps / cases.usual_gap_s - 1) < 0.15) >= 0.94
 
 
+def test_most_days_are_not_a_daily_rhythm() -> None:
+    chance = np.random.default_rng(3)
+    lives = [np.flatnonzero(chance.random(120) < 0.8) for _ in range(100)]
+    assert read(*lives).regular.mean() < 0.1
+    week_before_a_rest = [*range(0, 20), *range(23, 31)]
+    assert not read(week_before_a_rest).regular[0]
+
+
+@pytest.mark.parametrize("hour", [-9.5, -8.9, 0.0, 2.9])
+def test_midnight_does_not_hide_a_daily_rhythm(hour: float) -> None:
+    chance = np.random.default_rng(4)
+    days = np.arange(80) + (hour + chance.uniform(-3, 3, 80)) / 24
+    assert read(days).period_s[0] == DAY_S
+
+
 def test_chance_is_seldom_taken_for_a_rhythm() -> None:
     for gap_days in (2.0, 7.0, 30.0):
         cases = cases_of(irregular(gap_days, 40, 40, True, 5), known=8)
