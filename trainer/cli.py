@@ -71,9 +71,9 @@ def train(
 
     reporter = Reporter()
     with reporter.stage("training libraries", 1):
+        from trainer.cuts import FittingError
         from trainer.data.log import LogError
         from trainer.export import ExportError
-        from trainer.forgetting import FittingError
         from trainer.recipes import RECIPES
         from trainer.retrieval import TrainingError
         from trainer.train import TrainingRun, train_run
@@ -161,9 +161,9 @@ def _evaluate_ranking(data: Path, run: Path, json_file: Path | None) -> None:
 def _evaluate_forgetting(
     data: Path, horizon: float, json_file: Path | None, scores: Path | None, report: Path | None
 ) -> None:
+    from trainer.cuts import FittingError
     from trainer.data.log import LogError
     from trainer.evaluate_forgetting import EvaluationError
-    from trainer.forgetting import FittingError
     from trainer.outputs import OutputError
 
     if not 0 < horizon < float("inf"):
@@ -204,7 +204,7 @@ def _measure_forgetting(
         stage.advance(1, events=len(log), users=len(log.user_ids), items=len(log.item_ids))
     name = data.resolve().name
     evaluation = evaluate_forgetting(log, horizon * 86_400, f"fitted on {name}", reporter)
-    about = {
+    about: dict[str, Any] = {
         "data": name,
         **evaluation.to_json(),
         "seconds": round(time.monotonic() - started, 2),
@@ -229,6 +229,8 @@ def _measure_forgetting(
         f"{evaluation.returned.mean():.2%} returned within {horizon:g} days; "
         f"{about['seconds']:.1f} s, {about['peak_memory_bytes'] / 2**20:,.0f} MiB"
     )
+    if evaluation.shortened:
+        print(f"mind: {evaluation.shortened}")
     for path in files:
         print(f"wrote {path}")
 

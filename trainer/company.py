@@ -8,7 +8,8 @@ from than returns alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ DIMENSIONS = 8
 EPOCHS = 8
 BATCH_USERS = 512
 LEARNING_RATE = 0.02
+"""At its highest: it rises for a tenth of the steps, and falls from there."""
 PULL = 1.0
 """Pull of the vectors to 0, per squared unit."""
 CHOICE_SHARE = 0.3
@@ -25,6 +27,7 @@ CHOICE_SHARE = 0.3
 SLACK_PULL = 3.0
 """Pull of what each interest's record of returns may give way meanwhile, per squared log-odds."""
 FIRST_SPREAD = 0.05
+"""Standard deviation of the vectors to begin with."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,53 @@ class Users:
     """(T,) its interest index."""
     user_weight: np.ndarray
     """(U,)"""
+
+    @classmethod
+    def of(
+        cls,
+        owner: np.ndarray,
+        interests: np.ndarray,
+        attention: np.ndarray,
+        case: np.ndarray,
+        returned: np.ndarray,
+        known: np.ndarray,
+        chooser: np.ndarray,
+        chosen: np.ndarray,
+        weight: float,
+    ) -> Users:
+        """The users of one cut, who all count alike; attention of any length. See the fields."""
+        n = int(owner[-1]) + 1
+        length = np.sqrt(np.bincount(owner, attention**2, n))
+        return cls(
+            owner=owner,
+            interests=interests,
+            attention=attention / np.maximum(length[owner], np.finfo(np.float64).tiny),
+            case=case,
+            returned=returned,
+            known=known,
+            case_weight=np.full(len(case), weight),
+            chooser=chooser,
+            chosen=chosen,
+            user_weight=np.full(n, weight),
+        )
+
+    @classmethod
+    def all_of(cls, parts: Iterable[Users]) -> Users:
+        """All of some users, one part after the other; one part at least."""
+        moved = []
+        users = rows = 0
+        for part in parts:
+            moved.append(
+                replace(
+                    part,
+                    owner=part.owner + users,
+                    case=part.case + rows,
+                    chooser=part.chooser + users,
+                )
+            )
+            users, rows = users + len(part.user_weight), rows + len(part.owner)
+        names = (field.name for field in fields(cls))
+        return cls(*(np.concatenate([getattr(one, name) for one in moved]) for name in names))
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from ebbing.interest.assessment import retention as retention_of
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.trace import TraceTable
 from trainer.baselines import BASELINES, Past, predict
+from trainer.cuts import CUTS
 from trainer.data.log import EventLog
 from trainer.data.replay import traced_events
-from trainer.forgetting import fit_forgetting
+from trainer.forgetting import STEPS, fit_forgetting
 from trainer.metrics import figures
 from trainer.progress import Reporter
 from trainer.return_prediction import DAY_S, Engagements, ReturnCases, cut_of, exploded
@@ -58,6 +59,9 @@ class ForgettingEvaluation:
     at: float
     """The cut, seconds since the epoch."""
     horizon_s: float
+    """What retention is asked for, seconds."""
+    outcomes_s: float
+    """Seconds after the cut that outcomes are known of: the horizon, or less where the log ends."""
     version: str
     """Of the fitted forgetting parameters."""
     shipped: Figures
@@ -67,11 +71,23 @@ class ForgettingEvaluation:
     chosen: dict[str, float]
     """What baselines left open, as chosen at the earlier cut."""
 
+    @property
+    def shortened(self) -> str | None:
+        """What is to be minded where the log ends within the horizon; None where it does not."""
+        if self.outcomes_s >= self.horizon_s:
+            return None
+        return (
+            f"the log ends {self.outcomes_s / DAY_S:.1f} days after its cut: returns later within "
+            f"the {self.horizon_s / DAY_S:g} days asked for are missing from the outcomes, and "
+            "predictions look too high by them"
+        )
+
     def to_json(self) -> dict[str, object]:
         """The figures with what they are of."""
         return {
             "protocol": PROTOCOL,
             "horizon_days": self.horizon_s / DAY_S,
+            "outcomes_days": self.outcomes_s / DAY_S,
             "cut": datetime.fromtimestamp(self.at, UTC).isoformat(),
             "base_rate": float(self.returned.mean()),
             "users": len(np.unique(self.users)),
@@ -96,6 +112,8 @@ def evaluate_forgetting(
 ) -> ForgettingEvaluation:
     """Fit the engine before the cut and measure it after, beside every baseline.
 
+    A log that ends within the horizon is measured by the outcomes it has.
+
     Args:
         log: all of it; what lies after the cut is only read for outcomes.
         horizon_s: seconds, above 0.
@@ -103,25 +121,23 @@ def evaluate_forgetting(
         reporter: where progress is shown.
 
     Raises:
-        EvaluationError: the log holds no case, too little after or before the cut, or one outcome
-            alone.
+        EvaluationError: the log holds no case, or one outcome alone, at the cut or at all before.
         FittingError: the engine cannot be fitted on the log up to the cut.
     """
     if not 0 < horizon_s < float("inf"):
         raise EvaluationError("the horizon must be a number of days above 0")
     rows = _asked(log)
-    now = _cut(rows, horizon_s)
-    cases = now.cases
-    past = log.until(cases.at)
-    with reporter.stage("forgetting", 1, "fits") as stage:
-        parameters = fit_forgetting(past, version, horizon_s).parameters
-        stage.advance(1)
+    at = _cut(rows, horizon_s)
+    outcomes_s = min(horizon_s, float(log.times.max()) - at)
+    now, earlier = _now(rows, at, horizon_s, outcomes_s), _earlier(rows, at, horizon_s)
+    cases, past = now.cases, log.until(at)
+    with reporter.stage("forgetting", STEPS, "steps") as stage:
+        parameters = fit_forgetting(past, version, horizon_s, stage.advance).parameters
     with reporter.stage("retention", len(np.unique(cases.users)), "users") as stage:
         retention = served_retention(past, rows.names, cases, parameters, stage.advance)
     baselines: dict[str, Figures] = {}
     chosen: dict[str, float] = {}
     with reporter.stage("baselines", len(BASELINES), "baselines") as stage:
-        earlier = Past.of(rows, cases.at - horizon_s, horizon_s)
         for name, baseline in BASELINES.items():
             said = predict(baseline, earlier, now)
             baselines[name] = figures(said.score, said.probability, cases.returned, cases.users)
@@ -135,8 +151,9 @@ def evaluate_forgetting(
         retention=retention,
         count=now.count,
         recency=now.recency,
-        at=cases.at,
+        at=at,
         horizon_s=horizon_s,
+        outcomes_s=outcomes_s,
         version=version,
         shipped=figures(retention, retention, cases.returned, cases.users),
         baselines=baselines,
@@ -190,30 +207,48 @@ def _asked(log: EventLog) -> Engagements:
     return rows
 
 
-def _cut(rows: Engagements, horizon_s: float) -> Past:
-    """The cut that is measured, checked together with the one fitted at."""
-    at, days = cut_of(rows), horizon_s / DAY_S
-    first, last = float(rows.times.min()), float(rows.times.max())
-    if at + horizon_s > last:
-        raise EvaluationError(
-            f"a horizon of {days:g} days is longer than the {(last - at) / DAY_S:.1f} days this "
-            "log holds after its cut (the 80 % quantile of event times): shorten the horizon or "
-            "give a longer log"
-        )
+def _cut(rows: Engagements, horizon_s: float) -> float:
+    """t0, before which there must be a horizon to learn from."""
+    at, first = cut_of(rows), float(rows.times.min())
     if at - horizon_s < first:
         raise EvaluationError(
-            f"a horizon of {days:g} days is longer than the {(at - first) / DAY_S:.1f} days this "
-            "log holds before its cut (the 80 % quantile of event times): shorten the horizon or "
-            "give a longer log"
+            f"a horizon of {horizon_s / DAY_S:g} days is longer than the "
+            f"{(at - first) / DAY_S:.1f} days this log holds before its cut (the 80 % quantile of "
+            "event times): shorten the horizon or give a longer log"
         )
+    return at
+
+
+def _now(rows: Engagements, at: float, horizon_s: float, outcomes_s: float) -> Past:
+    """The cut that is measured, whose outcomes must not be all alike."""
     now = Past.of(rows, at, horizon_s)
-    for cut, where in ((now, "at its cut"), (Past.of(rows, at - horizon_s, horizon_s), "earlier")):
-        returned = cut.cases.returned
-        if not returned.any() or returned.all():
-            raise EvaluationError(
-                f"of {len(returned)} user-interests {where} "
-                f"{'all' if len(returned) and returned.all() else 'none'} came back within "
-                f"{days:g} days, so that there is nothing to tell apart: try another horizon or "
-                "give a longer log"
-            )
-    return now
+    returned = now.cases.returned
+    if returned.any() and not returned.all():
+        return now
+    known = "" if outcomes_s >= horizon_s else f", of which the log holds {outcomes_s / DAY_S:.1f}"
+    raise EvaluationError(
+        f"{_alike(returned)} within {horizon_s / DAY_S:g} days after the cut (the 80 % quantile of "
+        f"event times){known}, so that there is nothing to tell apart: try another horizon or give "
+        "a longer log"
+    )
+
+
+def _earlier(rows: Engagements, at: float, horizon_s: float) -> Past:
+    """The cut that baselines are fitted at: the newest of those before with both outcomes."""
+    for number in range(1, CUTS + 1):
+        earlier = Past.of(rows, at - number * horizon_s, horizon_s)
+        if earlier.cases.returned.any() and not earlier.cases.returned.all():
+            return earlier
+    newest = Past.of(rows, at - horizon_s, horizon_s).cases
+    raise EvaluationError(
+        f"{_alike(newest.returned)} within the {horizon_s / DAY_S:g} days before the cut (the 80 % "
+        "quantile of event times), nor are there both outcomes earlier, so that there is nothing "
+        "to learn from: try another horizon or give a longer log"
+    )
+
+
+def _alike(returned: np.ndarray) -> str:
+    """Outcomes that are all alike, (N,), in words."""
+    if not len(returned):
+        return "no user known before comes back"
+    return f"of {len(returned)} user-interests {'all' if returned.all() else 'none'} came back"

@@ -1,48 +1,35 @@
 """Fits the forgetting parameters by return prediction, on cuts one horizon apart.
 
 The newest cut lies one horizon before the end of the log. The parameters are first fitted without
-it and measured on it, which also tells whether company helps on this log; then they are fitted on
-all cuts, older ones counting less.
+it and measured on it, which also tells how little the fit is to believe and whether company helps
+on this log; then they are fitted on all cuts, older ones counting less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.population import Population
-from ebbing.interest.standing import (
-    DAY_S,
-    FALLS_BY_WAITING,
-    FEATURES,
-    GROWS_BY_WAITING,
-    SHARE_RATES,
-    features,
-)
+from ebbing.interest.standing import FALLS_BY_WAITING, FEATURES, GROWS_BY_WAITING, SHARE_RATES
 from trainer.company import Company, Users, learn_company
+from trainer.cuts import Cut, cuts_of, usual_gap_of
 from trainer.data.log import EventLog
+from trainer.horizons import horizon_family
 from trainer.logistic import Logistic, fit_logistic, shift_to
 from trainer.metrics import auc, log_loss
-from trainer.return_prediction import (
-    HORIZON_S,
-    Engagements,
-    ReturnCases,
-    cases_at,
-    exploded,
-)
-from trainer.standing import Moments, StandingAtCut, popularity_at, standing_at
+from trainer.return_prediction import HORIZON_S, Engagements, ReturnCases, exploded
+from trainer.standing import popularity_at
 
-CUTS = 12
-"""Cuts fitted on at most."""
 LEVEL_PERSISTS = 0.5
 """How much of what the newest cut's returns differ by from the fit is taken to last."""
 ROUNDS = 2
 """Times company is learned on what the logistic leaves, and the logistic fitted beside it."""
-HORIZONS_DAYS = (3.5, 7.0, 14.0, 30.0, 60.0, 90.0, 180.0, 365.0)
-"""Horizons of the family, beside the one fitted, where the log is long enough."""
+STEPS = 5
+"""Steps `fit_forgetting` tells of."""
 DIGITS = 6
 """Significant digits published."""
 
@@ -64,11 +51,8 @@ class Restraint:
 
 
 RESTRAINTS = (Restraint(1.0, 3.0, 6.0), Restraint(20.0, 10.0, 3.0))
-"""What is tried on the newest cut: for logs that tell much, and for logs that tell little."""
-
-
-class FittingError(Exception):
-    """A log the parameters cannot be fitted on; the message says what it lacks."""
+"""What is tried on the newest cut: for logs that tell much, and for logs that tell little. A log
+of one cut is taken to tell little."""
 
 
 @dataclass(frozen=True)
@@ -78,31 +62,8 @@ class FittedForgetting:
     parameters: ForgettingParameters
     metrics: dict[str, dict[str, float]]
     """in_sample: of the newest cut. held_out: the same cut, of parameters fitted without it; absent
-    where the log holds no second cut. Each: cases, base_rate, auc, log_loss, base_log_loss."""
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """The cases of a cut as the fit reads them."""
-
-    cases: ReturnCases
-    at_cut: StandingAtCut
-    popularity: np.ndarray
-    """(names, rates)"""
-    ahead: np.ndarray
-    """(T, 2) user index of the log and interest engaged within the horizon, each once."""
-    number: int
-    """Horizons it lies before the newest cut."""
-
-    @property
-    def interests(self) -> np.ndarray:
-        """(C,) interest index of each case."""
-        return self.cases.interests
-
-    def features(self, default_gap_s: float) -> np.ndarray:
-        """(C, F) those of retention, then the popularity of the interest."""
-        known = features(self.at_cut.standing, self.cases.at, default_gap_s)[self.at_cut.case]
-        return np.column_stack([known, self.popularity[self.interests]])
+    where the log holds no second cut. Each: cases, base_rate, auc, log_loss,
+    base_log_loss."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +74,54 @@ class _Model:
     company: Company
     default_gap_s: float
 
-    def log_odds(self, cut: _Cut) -> np.ndarray:
+    def log_odds(self, cut: Cut) -> np.ndarray:
         """(C,)"""
-        known = self.logistic.log_odds(cut.features(self.default_gap_s), cut.interests)
-        if not self.company.says.shape[1]:
-            return known
+        known = self.alone(cut)
         return known + self.company.log_odds(_users([cut], [known], [1.0]))
+
+    def alone(self, cut: Cut) -> np.ndarray:
+        """(C,) without company."""
+        return self.logistic.log_odds(cut.features(self.default_gap_s), cut.interests)
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """Fits models on some cuts of a log, always alike."""
+
+    n_interests: int
+    default_gap_s: float
+
+    def plain(self, cuts: Sequence[Cut], restraint: Restraint) -> _Model:
+        """A model without company."""
+        logistic = self._logistic(cuts, restraint, 0.0)
+        return _Model(logistic, Company.none(self.n_interests), self.default_gap_s)
+
+    def with_company(self, plain: _Model, cuts: Sequence[Cut], restraint: Restraint) -> _Model:
+        """Learn company on what the logistic leaves, and fit that anew beside it."""
+        model = plain
+        weights = [cut.weight(restraint.cuts_to_half) for cut in cuts]
+        for _ in range(ROUNDS):
+            users = _users(cuts, [model.alone(cut) for cut in cuts], weights)
+            company = learn_company(users, self.n_interests, seed=0)
+            logistic = self._logistic(cuts, restraint, company.log_odds(users))
+            model = replace(model, logistic=logistic, company=company)
+        return model
+
+    def _logistic(
+        self, cuts: Sequence[Cut], restraint: Restraint, offset: np.ndarray | float
+    ) -> Logistic:
+        weights = [np.full(len(cut.cases), cut.weight(restraint.cuts_to_half)) for cut in cuts]
+        return fit_logistic(
+            np.concatenate([cut.features(self.default_gap_s) for cut in cuts]),
+            np.concatenate([cut.interests for cut in cuts]),
+            np.concatenate([cut.cases.returned for cut in cuts]),
+            np.concatenate(weights),
+            _SIGNS,
+            self.n_interests,
+            restraint.ridge,
+            restraint.interest_ridge,
+            offset,
+        )
 
 
 def fit_forgetting(
@@ -136,182 +139,48 @@ def fit_forgetting(
         advance: told of steps done, of `STEPS`.
 
     Raises:
-        FittingError: at no cut did any case return, or every one did.
+        FittingError: the log holds no cut at which some cases returned and others did not.
     """
     rows = exploded(log)
     asked = rows.asked()
-    cuts = _cuts(log, rows, asked, horizon_s)
+    cuts = cuts_of(log, rows, asked, horizon_s)
     advance(1)
-    default_gap_s = _default_gap_s(cuts[0], horizon_s)
+    newest, end = cuts[0], float(rows.times.max())
+    fitting = _Fitting(len(rows.names), usual_gap_of(newest, horizon_s))
     metrics = {}
-    n = len(rows.names)
     restraint, together = RESTRAINTS[-1], False
     if len(cuts) > 1:
-        earlier, newest = cuts[1:], cuts[0]
-        plain = [_plain(earlier, n, default_gap_s, each) for each in RESTRAINTS]
-        losses = [_metrics(one.log_odds(newest), newest.cases.returned) for one in plain]
-        best = int(np.argmin([figures["log_loss"] for figures in losses]))
-        restraint = RESTRAINTS[best]
-        advance(1)
-        said = plain[best].log_odds(newest)
-        heard = _with_company(plain[best], earlier, n, restraint).log_odds(newest)
-        together = _helps(newest.cases, said, heard)
-        metrics["held_out"] = _metrics(heard if together else said, newest.cases.returned)
-        advance(1)
-    model = _plain(cuts, n, default_gap_s, restraint)
+        restraint, together, metrics["held_out"] = _chosen(fitting, cuts[1:], newest)
+    advance(2)
+    model = fitting.plain(cuts, restraint)
     if together:
-        model = _with_company(model, cuts, n, restraint)
-    model = _at_newest_level(model, cuts[0])
+        model = fitting.with_company(model, cuts, restraint)
+    model = _at_level_of(newest, model)
     advance(1)
     log_odds = [model.log_odds(cut) for cut in cuts]
-    metrics["in_sample"] = _metrics(log_odds[0], cuts[0].cases.returned)
-    parameters = _published(
-        model,
-        cuts,
-        rows,
-        _family(asked, cuts, log_odds, restraint, horizon_s, float(rows.times.max())),
-        float(rows.times.max()),
-        horizon_s,
-        version,
-    )
+    metrics["in_sample"] = _metrics(log_odds[0], newest.cases.returned)
+    weights = [cut.weight(restraint.cuts_to_half) for cut in cuts]
+    horizons = horizon_family(asked, cuts, log_odds, weights, horizon_s, end)
+    parameters = _published(model, newest, rows, horizons, end, version)
     advance(1)
     return FittedForgetting(parameters, metrics)
 
 
-STEPS = 5
-"""Steps `fit_forgetting` tells of at most."""
-
-
-def _cuts(log: EventLog, rows: Engagements, asked: Engagements, horizon_s: float) -> list[_Cut]:
-    """Cuts with both outcomes, newest first."""
-    if not len(asked):
-        raise FittingError(
-            "forgetting cannot be learned from this log: no event tells an interest that few "
-            "enough users share; give items with interests, finer ones"
-        )
-    end, begin = float(rows.times.max()), float(rows.times.min())
-    moments = Moments.of(log)
-    cuts: list[_Cut] = []
-    n_cases = n_returned = 0
-    for number in range(CUTS):
-        at = end - (number + 1) * horizon_s
-        if at < begin:
-            break
-        cases = cases_at(asked, at, horizon_s)
-        n_cases, n_returned = n_cases + len(cases), n_returned + int(cases.returned.sum())
-        if not cases.returned.any() or cases.returned.all():
-            continue
-        ahead = (rows.times > at) & (rows.times <= at + horizon_s)
-        width = len(rows.names)
-        taken = np.unique(rows.pairs[ahead & np.isin(rows.users, cases.users)])
-        cuts.append(
-            _Cut(
-                cases=cases,
-                at_cut=standing_at(moments, rows, cases),
-                popularity=popularity_at(rows, at),
-                ahead=np.column_stack([taken // width, taken % width]),
-                number=number,
-            )
-        )
-    if not cuts:
-        raise FittingError(
-            f"forgetting cannot be learned from this log: of {n_cases} user-interests "
-            f"{'all' if n_cases and n_returned else 'none'} came back within "
-            f"{horizon_s / DAY_S:g} days; give a longer log, whose items carry interests"
-        )
-    return cuts
-
-
-def _default_gap_s(cut: _Cut, horizon_s: float) -> float:
-    s, case = cut.at_cut.standing, cut.at_cut.case
-    again = s.count[case] > 1
-    if not again.any():
-        return horizon_s
-    gaps = (s.last[case] - s.first[case])[again] / (s.count[case][again] - 1)
-    return max(float(np.median(gaps)), DAY_S)
-
-
-def _plain(
-    cuts: Sequence[_Cut], n_interests: int, default_gap_s: float, restraint: Restraint
-) -> _Model:
-    logistic = _logistic(cuts, n_interests, default_gap_s, restraint, 0.0)
-    return _Model(logistic, Company.none(n_interests), default_gap_s)
-
-
-def _with_company(
-    plain: _Model, cuts: Sequence[_Cut], n_interests: int, restraint: Restraint
-) -> _Model:
-    """Learn company on what the logistic leaves, and fit that anew beside it."""
-    model, gap_s = plain, plain.default_gap_s
-    weights = [_weight(cut, restraint) for cut in cuts]
-    for _ in range(ROUNDS):
-        known = [model.logistic.log_odds(cut.features(gap_s), cut.interests) for cut in cuts]
-        users = _users(cuts, known, weights)
-        company = learn_company(users, n_interests, seed=0)
-        logistic = _logistic(cuts, n_interests, gap_s, restraint, company.log_odds(users))
-        model = _Model(logistic, company, gap_s)
-    return model
-
-
-def _weight(cut: _Cut, restraint: Restraint) -> float:
-    weight: float = 0.5 ** (cut.number / restraint.cuts_to_half)
-    return weight
-
-
-def _logistic(
-    cuts: Sequence[_Cut],
-    n_interests: int,
-    default_gap_s: float,
-    restraint: Restraint,
-    offset: np.ndarray | float,
-) -> Logistic:
-    return fit_logistic(
-        np.concatenate([cut.features(default_gap_s) for cut in cuts]),
-        np.concatenate([cut.interests for cut in cuts]),
-        np.concatenate([cut.cases.returned for cut in cuts]),
-        np.concatenate([np.full(len(cut.cases), _weight(cut, restraint)) for cut in cuts]),
-        _SIGNS,
-        n_interests,
-        restraint.ridge,
-        restraint.interest_ridge,
-        offset,
-    )
-
-
-def _at_newest_level(model: _Model, newest: _Cut) -> _Model:
-    """How readily users return at all comes and goes; the newest cut tells most of where it is."""
-    log_odds = model.log_odds(newest)
-    weight = np.ones(len(log_odds))
-    moved = shift_to(log_odds, weight, float(newest.cases.returned.sum()))
-    intercept = model.logistic.intercept + LEVEL_PERSISTS * moved
-    return replace(model, logistic=replace(model.logistic, intercept=intercept))
-
-
-def _users(cuts: Sequence[_Cut], known: Sequence[np.ndarray], weights: Sequence[float]) -> Users:
-    """The users of all cuts, one after the other."""
-    parts: list[tuple[np.ndarray, ...]] = []
-    users = rows = 0
-    for cut, log_odds, weight in zip(cuts, known, weights, strict=True):
-        s = cut.at_cut.standing
-        present = np.unique(cut.cases.users)
-        attention = s.attention[:, 0]
-        length = np.sqrt(np.bincount(s.owner, attention**2, len(present)))
-        parts.append(
-            (
-                s.owner + users,
-                cut.at_cut.interests,
-                attention / np.maximum(length[s.owner], np.finfo(np.float64).tiny),
-                cut.at_cut.case + rows,
-                cut.cases.returned,
-                log_odds,
-                np.full(len(cut.cases), weight),
-                np.searchsorted(present, cut.ahead[:, 0]) + users,
-                cut.ahead[:, 1],
-                np.full(len(present), weight),
-            )
-        )
-        users, rows = users + len(present), rows + len(s.owner)
-    return Users(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+def _chosen(
+    fitting: _Fitting, earlier: Sequence[Cut], newest: Cut
+) -> tuple[Restraint, bool, dict[str, float]]:
+    """Which restraint does best on the newest cut, whether company helps, and the figures there."""
+    returned = newest.cases.returned
+    tried = []
+    for restraint in RESTRAINTS:
+        model = fitting.plain(earlier, restraint)
+        said = model.log_odds(newest)
+        tried.append((_metrics(said, returned), said, model, restraint))
+    figures, said, plain, restraint = min(tried, key=lambda one: one[0]["log_loss"])
+    heard = fitting.with_company(plain, earlier, restraint).log_odds(newest)
+    if not _helps(newest.cases, said, heard):
+        return restraint, False, figures
+    return restraint, True, _metrics(heard, returned)
 
 
 def _helps(cases: ReturnCases, plain: np.ndarray, heard: np.ndarray) -> bool:
@@ -324,88 +193,67 @@ def _helps(cases: ReturnCases, plain: np.ndarray, heard: np.ndarray) -> bool:
     return bool(per_user.mean() > error)
 
 
-def _family(
-    asked: Engagements,
-    cuts: Sequence[_Cut],
-    log_odds: Sequence[np.ndarray],
-    restraint: Restraint,
-    horizon_s: float,
-    end: float,
-) -> tuple[tuple[float, float], ...]:
-    """Horizons and what each adds to the log-odds: the same users, counted up to other moments.
-
-    Only cuts whose outcome the log holds whole count. By McCullagh's proportional odds one number
-    a horizon is left open; it grows with the horizon, for so do the returns.
-    """
-    shifts = {horizon_s: 0.0}
-    for days in HORIZONS_DAYS:
-        other = days * DAY_S
-        whole = [i for i, cut in enumerate(cuts) if cut.cases.at + other <= end]
-        if not whole or other == horizon_s:
-            continue
-        z = np.concatenate([log_odds[i] for i in whole])
-        weight = np.concatenate(
-            [np.full(len(cuts[i].cases), _weight(cuts[i], restraint)) for i in whole]
-        )
-        # Against what the same cases did within the horizon fitted, so that their mean error
-        # there moves no other horizon.
-        mine, theirs = (
-            np.concatenate([_returned_within(asked, cuts[i].cases, seconds) for i in whole])
-            for seconds in (horizon_s, other)
-        )
-        shifts[other] = shift_to(z, weight, float(weight @ theirs)) - shift_to(
-            z, weight, float(weight @ mine)
-        )
-    seconds = np.array(sorted(shifts))
-    added = np.array([shifts[s] for s in seconds.tolist()])
-    longer = seconds >= horizon_s
-    added[longer] = np.maximum.accumulate(added[longer])
-    added[~longer] = np.minimum(np.maximum.accumulate(added[~longer]), 0.0)
-    return tuple(zip(seconds.tolist(), [_rounded(a) for a in added.tolist()], strict=True))
+def _at_level_of(newest: Cut, model: _Model) -> _Model:
+    """How readily users return at all comes and goes; the newest cut tells most of where it is."""
+    log_odds = model.log_odds(newest)
+    weight = np.ones(len(log_odds))
+    moved = shift_to(log_odds, weight, float(newest.cases.returned.sum()))
+    intercept = model.logistic.intercept + LEVEL_PERSISTS * moved
+    return replace(model, logistic=replace(model.logistic, intercept=intercept))
 
 
-def _returned_within(asked: Engagements, cases: ReturnCases, horizon_s: float) -> np.ndarray:
-    pairs = cases.users * max(len(asked.names), 1) + cases.interests
-    ahead = (asked.times > cases.at) & (asked.times <= cases.at + horizon_s)
-    returned: np.ndarray = np.isin(pairs, asked.pairs[ahead])
-    return returned
+def _users(cuts: Sequence[Cut], known: Sequence[np.ndarray], weights: Sequence[float]) -> Users:
+    """The users of all cuts, one after the other."""
+    return Users.all_of(
+        Users.of(
+            owner=cut.at_cut.standing.owner,
+            interests=cut.at_cut.interests,
+            attention=cut.at_cut.standing.attention[:, 0],
+            case=cut.at_cut.case,
+            returned=cut.cases.returned,
+            known=log_odds,
+            chooser=np.searchsorted(np.unique(cut.cases.users), cut.ahead[:, 0]),
+            chosen=cut.ahead[:, 1],
+            weight=weight,
+        )
+        for cut, log_odds, weight in zip(cuts, known, weights, strict=True)
+    )
 
 
 def _published(
     model: _Model,
-    cuts: Sequence[_Cut],
+    newest: Cut,
     rows: Engagements,
-    horizons: tuple[tuple[float, float], ...],
-    now: float,
-    horizon_s: float,
+    horizons: Iterable[tuple[float, float]],
+    end: float,
     version: str,
 ) -> ForgettingParameters:
     """The model as of the end of the log, told against the typical case of the newest cut."""
-    newest = cuts[0].features(model.default_gap_s)
-    typical = newest.mean(axis=0)
     n = len(FEATURES)
+    typical = newest.features(model.default_gap_s).mean(axis=0)
     coefficients = model.logistic.coefficients
     of_popularity, typical_popularity = coefficients[n:], typical[n:]
-    today = (popularity_at(rows, now) - typical_popularity) @ of_popularity
-    total = float(np.exp(-popularity_at(rows, now)).max())
+    log_shares = popularity_at(rows, end)
+    popularity = (log_shares - typical_popularity) @ of_popularity
     engaged = np.zeros(len(rows.names), bool)
     engaged[rows.interests] = True
-    nobody = (-np.log(total) - typical_popularity) @ of_popularity if not engaged.all() else None
+    # Where the catalogue holds no interest that nobody engaged, the least of the others stands in.
+    strangers = popularity[~engaged] if not engaged.all() else popularity
     company = model.company
     return ForgettingParameters(
-        horizon_s=horizon_s,
+        horizon_s=newest.cases.horizon_s,
         base=_rounded(float(model.logistic.intercept + typical @ coefficients)),
         typical=_all_rounded(typical[:n]),
         coefficients=_all_rounded(coefficients[:n]),
         default_gap_s=model.default_gap_s,
-        horizons=horizons,
+        horizons=tuple((seconds, _rounded(added)) for seconds, added in horizons),
         population=Population(
             names=tuple(name for name, seen in zip(rows.names, engaged, strict=True) if seen),
-            popularity=np.array(_all_rounded(today[engaged])),
-            returns=np.array(_all_rounded(model.logistic.effects[engaged])),
+            popularity=_rounded_array(popularity[engaged]),
+            returns=_rounded_array(model.logistic.effects[engaged]),
             says=_rounded_array(company.says[engaged]),
             hears=_rounded_array(company.hears[engaged]),
-            unknown_popularity=float(nobody) if nobody is not None else float(today.min()),
+            unknown_popularity=_rounded(float(strangers.min())),
         ),
         version=version,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from rich.table import Table
 
 from trainer.baselines import BASELINES
@@ -17,6 +18,10 @@ from trainer.metrics import CALIBRATION_BINS, equal_width_bins
 
 COLUMNS = {"auc": "AUC", "user_auc": "user-AUC", "log_loss": "log loss", "brier": "Brier"}
 ENGINE = "Ebbing's engine"
+LEGEND = (
+    "In brackets: the engine less the baseline. Of both AUC more is better, of log loss, Brier and "
+    "ECE less."
+)
 GROUPS = ((1, 1), (2, 3), (4, 9), (10, None))
 """Engagements of the interests that share a forgetting curve: from, up to."""
 RECENCY_BINS = 9
@@ -27,7 +32,9 @@ INK, MUTED, PREDICTED, OBSERVED = "#26303a", "#8a94a0", "#1f6fb4", "#d1582b"
 
 def table(evaluation: ForgettingEvaluation) -> Table:
     """The engine beside the baselines; in brackets by how much the engine is above a baseline."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown = Table(
+        box=None, pad_edge=False, header_style="bold", caption=LEGEND, caption_justify="left"
+    )
     shown.add_column("", no_wrap=True)
     for title in (*COLUMNS.values(), "ECE"):
         shown.add_column(title, justify="right", no_wrap=True)
@@ -82,6 +89,7 @@ def _page(evaluation: ForgettingEvaluation, about: Mapping[str, Any]) -> str:
         f"{about['base_rate']:.2%} of which returned. Parameters: {about['forgetting_version']}. "
         f"Fitted and measured in {about['seconds']:.1f} s with "
         f"{about['peak_memory_bytes'] / 2**20:,.0f} MiB at most.",
+        *(["", f"**Mind**: {evaluation.shortened}."] if evaluation.shortened else []),
         "",
         f"| | {' | '.join(COLUMNS.values())} | ECE | ECE, equal mass |",
         "|---" * (len(COLUMNS) + 3) + "|",
@@ -92,11 +100,12 @@ def _page(evaluation: ForgettingEvaluation, about: Mapping[str, Any]) -> str:
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines += [
         "",
-        "In brackets: the engine less the baseline. AUC counts ties half; user-AUC is the mean "
-        "over users who have both outcomes; log loss is in nats; ECE is the expected calibration "
-        f"error over {CALIBRATION_BINS} bins of equal width (equal mass: of as many cases).",
+        f"{LEGEND} AUC counts ties half; user-AUC is the mean over users who have both outcomes; "
+        "log loss is in nats; ECE is the expected calibration error over "
+        f"{CALIBRATION_BINS} bins of equal width (equal mass: of as many cases).",
         "",
-        "Baselines were fitted one horizon before the cut. Chosen there: "
+        "Baselines were fitted one horizon before the cut, or as many as it takes to find both "
+        "outcomes. Chosen there: "
         + "; ".join(
             f"{BASELINES[name].title} " + BASELINES[name].unknown.format(value)
             for name, value in evaluation.chosen.items()
@@ -136,6 +145,8 @@ def _reliability(evaluation: ForgettingEvaluation) -> Figure:
     bars = below.bar(edges[:-1], counts, np.diff(edges), align="edge", color=PREDICTED, alpha=0.75)
     below.bar_label(bars, [f"{n:,}" if n else "" for n in counts], fontsize=6.5, color=INK)
     below.set(xlabel="predicted retention", ylabel="cases", yscale="log")
+    below.yaxis.set_major_formatter(_plain_number)
+    below.yaxis.set_minor_locator(NullLocator())
     below.set_ylim(0.7, max(int(counts.max()) * 6, 10))
     _plain(above, below)
     return figure
@@ -160,14 +171,17 @@ def _curves(evaluation: ForgettingEvaluation) -> Figure:
         _observed(panel, days, observed, cases, "observed, with 95 % interval")
         panel.set_ylim(0, min(1.03, 1.08 * max(predicted.max(), _wilson(observed, cases)[1].max())))
     panels[0].set_xscale("log")
+    panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    panels[0].xaxis.set_major_formatter(_plain_number)
+    panels[0].xaxis.set_minor_locator(NullLocator())
     for panel in panels[2:]:
         panel.set_xlabel("days since the newest engagement")
     for panel in panels[::2]:
         panel.set_ylabel("share that returned")
     drawn = next(panel for panel in panels if panel.has_data())
     figure.legend(*drawn.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    days = evaluation.horizon_s / 86_400
-    figure.suptitle(f"Forgetting curves: return within {days:g} days", color=INK)
+    ahead = evaluation.horizon_s / 86_400
+    figure.suptitle(f"Forgetting curves: return within {ahead:g} days", color=INK)
     _plain(*panels)
     return figure
 
@@ -224,6 +238,10 @@ def _wilson(share: np.ndarray, cases: np.ndarray) -> tuple[np.ndarray, np.ndarra
     middle = (share + z2 / (2 * cases)) / (1 + z2 / cases)
     half = np.sqrt(z2 * (share * (1 - share) / cases + z2 / (4 * cases**2))) / (1 + z2 / cases)
     return np.minimum(middle - half, share), np.maximum(middle + half, share)
+
+
+def _plain_number(value: float, _: int | None = None) -> str:
+    return f"{value:,g}"
 
 
 def _plain(*panels: Axes) -> None:

@@ -47,8 +47,9 @@ class Stage:
 
     def figures(self) -> str:
         """Rate and figures, in words."""
-        # A single piece of work has no speed.
-        speed = f"{self.rate:,.0f} {self.unit}/s" if self.done and self.total > 1 else ""
+        # A single piece of work has no speed, and one below a piece a second would read as 0.
+        quick = self.total > 1 and self.rate >= 1
+        speed = f"{self.rate:,.0f} {self.unit}/s" if self.done and quick else ""
         return ", ".join(part for part in (self.note, speed) if part)
 
 

@@ -49,7 +49,8 @@ class Assessment:
     states: NDArray[np.int64]
     """``InterestState`` numbers."""
     changes: Floats
-    """When each state changes next if nothing more comes, seconds since the epoch; inf: never."""
+    """When each state changes next if nothing more comes, seconds since the epoch; inf: never.
+    At that moment the new state holds."""
     rhythm: Rhythm
     trend: Floats
     """Above 0: engaged more often of late; below: less."""
@@ -119,12 +120,16 @@ class Outlook:
     def assessed(self, at: float, retention: Floats) -> Assessment:
         """The interests at a moment not before their newest events, with their retention (N,)."""
         quiet_s = at - self.last
+        change_s = self.next_change_s(quiet_s)
+        changes = self.last + change_s
+        # A moment rounded down would still have the state before.
+        changes = np.where(changes - self.last < change_s, np.nextafter(changes, np.inf), changes)
         return Assessment(
             retention=retention,
             freshness=forgetting.freshness(quiet_s, self.gap_s, self.parameters),
             recency_s=quiet_s,
             states=self.states(quiet_s),
-            changes=self.last + self.next_change_s(quiet_s),
+            changes=changes,
             rhythm=self.rhythm,
             trend=self.trend,
             limits=self.limits,

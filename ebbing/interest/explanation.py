@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ebbing.interest.forgetting import PARTS, ForgettingParameters, log_odds_parts
+from ebbing.interest.forgetting import PARTS, ForgettingParameters, log_odds_parts, retention
 from ebbing.interest.standing import DAY_S, FEATURES, features, standing_of
 from ebbing.interest.trace import TraceTable
 
@@ -85,7 +85,7 @@ def explain(
     parts = log_odds_parts(standing, table.names, at, parameters, horizon_s)[i].tolist()
     measured = features(standing, at, parameters.default_gap_s)[i].tolist()
     values = dict(zip(PARTS, parts, strict=True))
-    values["base"] = float(1.0 / (1.0 + np.exp(-parts[0])))
+    values["base"] = float(retention(parts[:1]))
     values["horizon"] = (horizon_s or parameters.horizon_s) / DAY_S
     for feature, value in zip(FEATURES, measured, strict=True):
         values[feature] = float(np.exp(value) if feature in _PLAIN_LOG else np.expm1(value))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ebbing.interest.population import Population
+from ebbing.interest.population import MOST_LOG_ODDS, Population
 from ebbing.interest.standing import (
     DAY_S,
     FALLS_BY_WAITING,
@@ -46,8 +46,12 @@ Floats = NDArray[np.float64]
 
 LONGEST_HALF_LIFE_S = 10 * 365.25 * DAY_S
 LONGEST_QUIET_S = 100 * 365.25 * DAY_S
-NEWTON_STEPS = 6
-"""Enough for 1e-9 whatever the gap: the test tries them all."""
+MOST_LOG = 600.0
+"""Its exponential is still a number."""
+NOTHING = 1e-100
+"""A coefficient as good as 0, by which can still be divided."""
+NEWTON_STEPS = 5
+"""Enough for 1e-9 whatever the gap, the coefficients and the level: the test tries them all."""
 
 PARTS = ("base", *FEATURES, "popularity", "returns", "company", "horizon")
 """What the log-odds of retention are the sum of: the typical case, how each feature differs from
@@ -97,21 +101,24 @@ class ForgettingParameters:
     def __post_init__(self) -> None:
         if not len(self.coefficients) == len(self.typical) == len(FEATURES):
             raise ValueError(f"{len(FEATURES)} features are needed: {', '.join(FEATURES)}")
-        numbers = (self.horizon_s, self.base, self.default_gap_s, *self.typical)
-        flat = (*numbers, *self.coefficients, *(x for pair in self.horizons for x in pair))
-        if not np.isfinite(flat).all() or self.horizon_s <= 0 or self.default_gap_s <= 0:
-            raise ValueError("parameters must be finite, horizon_s and default_gap_s above 0")
+        added = (log_odds for _, log_odds in self.horizons)
+        flat = np.array((self.base, *self.typical, *self.coefficients, *added))
+        if not (np.abs(flat) <= MOST_LOG_ODDS).all():
+            raise ValueError(f"parameters must be finite, and none beyond ±{MOST_LOG_ODDS:g}")
+        if not 0 < self.default_gap_s <= LONGEST_QUIET_S:
+            raise ValueError("default_gap_s must be above 0, and a hundred years at most")
         if any(self.coefficients[i] > 0 for i in GROWS_BY_WAITING) or any(
             self.coefficients[i] < 0 for i in FALLS_BY_WAITING
         ):
             raise ValueError("retention would grow by waiting: a coefficient has the wrong sign")
-        family = np.array(self.horizons, np.float64).reshape(-1, 2)
-        if not len(family) or family[0, 0] <= 0 or (np.diff(family[:, 0]) <= 0).any():
+        family = np.array(self.horizons).reshape(-1, 2)
+        ascending = np.diff(family[:, 0], prepend=0.0) > 0
+        if not len(family) or not ascending.all() or not np.isfinite(family).all():
             raise ValueError("a family of horizons is needed, in ascending seconds above 0")
         if (np.diff(family[:, 1]) < 0).any():
             raise ValueError("retention would fall with the horizon: the family must ascend")
-        if not family[0, 0] <= self.horizon_s <= family[-1, 0]:
-            raise ValueError("the horizon fitted must be in the family")
+        if (self.horizon_s, 0.0) not in self.horizons:
+            raise ValueError("the horizon fitted, horizon_s, must be in the family and add nothing")
 
     @property
     def horizons_s(self) -> tuple[float, float]:
@@ -156,9 +163,7 @@ class ForgettingParameters:
         """
         try:
             fields: dict[str, Any] = json.loads(text)
-            named = fields.pop("features")
-            if list(named) != list(FEATURES):
-                raise ValueError("fitted on other features: publish a release fitted by this code")
+            named = _own_features(fields.pop("features"))
             population = Population.from_json(fields.pop("population"))
             return cls(
                 typical=tuple(one["typical"] for one in named.values()),
@@ -167,7 +172,7 @@ class ForgettingParameters:
                 population=population,
                 **fields,
             )
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not forgetting parameters: {error}") from error
 
     def to_json(self) -> str:
@@ -183,6 +188,13 @@ class ForgettingParameters:
             "population": self.population.to_json(),
         }
         return json.dumps(fields) + "\n"
+
+
+def _own_features(named: Any) -> Any:
+    """What was fitted of each feature by name, if of these very features."""
+    if list(named) != list(FEATURES):
+        raise ValueError("fitted on other features: publish a release fitted by this code")
+    return named
 
 
 def log_odds_parts(
@@ -238,26 +250,36 @@ def quiet_until(
 
     Infinite where a hundred years do not bring it there.
 
+    Newton's method on u = log(1 + t / s), s being the shorter of a day and the gap: there the loss
+    is convex, so that from any u past the root each step comes nearer and none goes beyond.
+
     Args:
         levels: freshness, each in (0, 1].
         gap_s: mean time between the events of N interests, seconds.
         parameters: of a release.
     """
     c = parameters.coefficients
-    slope, overdue = c[RECENCY] + c[ABSENCE], c[OVERDUE]
-    target = np.log(np.maximum(levels, np.finfo(np.float64).tiny))[:, None]
-    if slope + overdue == 0.0:
-        return tuple(np.where(target < 0, np.inf, np.zeros_like(gap_s)))
-    # Newton's method on u = log(1 + days): the loss is nearly linear in it.
-    per_day = DAY_S / gap_s
-    most = float(np.log1p(LONGEST_QUIET_S / DAY_S))
-    u = np.broadcast_to(np.minimum(target / (slope + overdue), most), (len(target), len(gap_s)))
+    slope, overdue = -(c[RECENCY] + c[ABSENCE]), -c[OVERDUE]
+    loss = -np.log(np.maximum(levels, np.finfo(np.float64).tiny))[:, None]
+    if slope + overdue < NOTHING:
+        return tuple(np.where(loss > 0, np.inf, np.zeros_like(gap_s)))
+    unit = np.minimum(gap_s, DAY_S)
+    ratio = unit / np.maximum(gap_s, DAY_S)
+    often = gap_s < DAY_S
+    near, far = np.where(often, overdue, slope), np.where(often, slope, overdue)
+    # Where each term alone, and where both told by their asymptotes, would have lost as much.
+    of_near = loss / np.maximum(near, NOTHING)
+    of_far = np.log1p(np.expm1(np.minimum(loss / np.maximum(far, NOTHING), MOST_LOG)) / ratio)
+    of_both = (loss - far * np.log(ratio)) / (slope + overdue)
+    most = np.log1p(LONGEST_QUIET_S / unit)
+    u = np.minimum(np.minimum(np.minimum(of_near, of_far), of_both), most)
     for _ in range(NEWTON_STEPS):
-        grown = np.exp(u)
-        gaps = (grown - 1.0) * per_day
-        lost = slope * u + overdue * np.log1p(gaps) - target
-        u = np.clip(u - lost / (slope + overdue * grown * per_day / (1.0 + gaps)), 0.0, most)
-    return tuple(np.where(u < most, np.expm1(u) * DAY_S, np.inf))
+        units = np.expm1(u)
+        behind = units * ratio
+        lost = near * u + far * np.log1p(behind) - loss
+        u = u - lost / (near + far * (units + 1.0) * ratio / (1.0 + behind))
+        u = np.minimum(np.maximum(u, 0.0), most)
+    return tuple(np.where(u < most, np.expm1(u) * unit, np.inf))
 
 
 def half_life_s(
@@ -265,8 +287,8 @@ def half_life_s(
 ) -> Floats:
     """Seconds from ``at`` until each retention has halved with no new event, (N,).
 
-    Infinite where ten years do not halve it; solved to a relative 1e-6. Retention never grows by
-    waiting, so the crossing is the only one.
+    A second at least, infinite where ten years do not halve it; solved to a relative 1e-6.
+    Retention never grows by waiting, so the crossing is the only one.
 
     Args:
         parts: ``log_odds_parts`` of one user's interests at ``at``, (N, P).
@@ -287,9 +309,11 @@ def half_life_s(
         lost: Floats = own + c[ABSENCE] * np.log1p(away / DAY_S) + c[RECENT] * np.log1p(left)
         return lost
 
-    half = retention(parts) / 2
-    target = np.log(half) - np.log1p(-half)
-    now = parts.sum(axis=-1) - moved(np.zeros_like(half))
+    log_odds = parts.sum(axis=-1)
+    # Of half the retention, by way of logarithms: retention itself may be too small for a number.
+    log_half = -np.logaddexp(0.0, -log_odds) - np.log(2.0)
+    target = log_half - np.log1p(-np.exp(log_half))
+    now = log_odds - moved(np.zeros_like(log_odds))
     return _first_below(lambda wait: now + moved(wait), target)
 
 

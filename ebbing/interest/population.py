@@ -9,16 +9,19 @@ the least popular interest that comes back as readily as any.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Population"]
+__all__ = ["MOST_LOG_ODDS", "Population"]
 
 Floats = NDArray[np.float64]
+
+MOST_LOG_ODDS = 1000.0
+"""Largest parameter there may be: beyond certainty, and small enough for exact sums."""
 
 
 def parent_of(path: str) -> str:
@@ -53,8 +56,8 @@ class Population:
         if not (self.says.shape == self.hears.shape and len(self.says) == k):
             raise ValueError("each interest needs its two vectors, all of one length")
         parts = (self.popularity, self.returns, self.says, self.hears, self.unknown_popularity)
-        if not all(np.isfinite(part).all() for part in parts):
-            raise ValueError("effects must be finite")
+        if not all((np.abs(part) <= MOST_LOG_ODDS).all() for part in parts):
+            raise ValueError(f"effects must be finite, and none beyond ±{MOST_LOG_ODDS:g}")
         object.__setattr__(self, "_rows", self._with_kin())
 
     def _with_kin(self) -> tuple[dict[str, int], Floats, Floats]:
@@ -90,7 +93,7 @@ class Population:
         none = np.zeros(0)
         return cls((), none, none, np.zeros((0, 0)), np.zeros((0, 0)), 0.0)
 
-    def effects(self, names: Iterable[str], attention: ArrayLike) -> Floats:
+    def effects(self, names: Sequence[str], attention: ArrayLike) -> Floats:
         """Log-odds that popularity, returns and company add to N interests of one user, (N, 3).
 
         Args:

@@ -1,4 +1,4 @@
-"""Golden numbers of F, p, R, the traces, retention, item keys and the input layout.
+"""Golden numbers of F, p, R, the traces, item keys and the input layout.
 
 The JSON files beside this one hold inputs and results. The results come from the definitions,
 written out below in plain Python one event at a time, never from the code under test:
@@ -18,7 +18,6 @@ import pytest
 
 from ebbing.history import LAYOUT_DIGEST, item_key
 from ebbing.interest.article import drift, recommendation_score, softmax_probabilities
-from ebbing.interest.forgetting import ForgettingParameters, retention, retention_features
 from ebbing.interest.profile import interest_vectors, previous_interest_vector
 from ebbing.interest.trace import TraceTable
 
@@ -68,23 +67,6 @@ def direct_interest(events: list[list[Any]], interest: str, at: float) -> float:
         for rates in (SHORT, LONG)
     ]
     return sum(means) / 2
-
-
-def direct_retention(case: dict[str, float]) -> float:
-    """The built-in parameters, spelled out."""
-    recency = (case["at"] - case["last"]) / DAY_S
-    gap = (
-        (case["last"] - case["first"]) / DAY_S / (case["count"] - 1) if case["count"] > 1 else 30.0
-    )
-    gap = max(gap, 1 / 24)
-    logit = (
-        -1.5
-        + 0.9 * math.log(1 + case["count"])
-        - 0.5 * math.log(1 + recency)
-        - 0.4 * math.log(1 + recency / gap)
-        + 0.1 * math.log(1 + case["activity_recent"])
-    )
-    return 1 / (1 + math.exp(-logit))
 
 
 def direct_key(item_id: str) -> int:
@@ -149,22 +131,6 @@ def test_traces_and_interest_vectors() -> None:
     same(drift(now, previous), data["drift"], 1e-9)
 
 
-def test_retention_of_the_builtin_parameters() -> None:
-    parameters = ForgettingParameters.builtin()
-    for case in golden("retention.json"):
-        same(direct_retention(case), case["retention"])
-        features = retention_features(
-            case["count"],
-            case["first"],
-            case["last"],
-            case["activity_total"],
-            case["activity_recent"],
-            case["at"],
-            parameters.default_gap_s,
-        )
-        same(float(retention(features, parameters)), case["retention"])
-
-
 def test_item_keys() -> None:
     for item_id, key in golden("item_keys.json").items():
         assert direct_key(item_id) == key
@@ -212,10 +178,6 @@ def derive() -> None:
     data["drift"] = direct_drift([v["now"] for v in values], [v["previous"] for v in values])
     write("traces.json", data)
 
-    write(
-        "retention.json",
-        [{**c, "retention": direct_retention(c)} for c in golden("retention.json")],
-    )
     write("item_keys.json", {item_id: direct_key(item_id) for item_id in golden("item_keys.json")})
     layout = golden("layout.json")["layout"]
     digest = hashlib.sha256(json.dumps(layout, sort_keys=True).encode()).hexdigest()

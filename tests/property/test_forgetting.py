@@ -1,8 +1,10 @@
-"""What holds of retention, states and the articles' formulas for any parameters and any log."""
+"""What holds of retention for any parameters that are accepted and any log, centuries apart."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import math
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,176 +12,242 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ebbing.interest.article import drift, recommendation_score, softmax_probabilities
+from ebbing.interest.assessment import Assessment, Outlook, assess, half_life, retention, states_at
+from ebbing.interest.explanation import explain
 from ebbing.interest.forgetting import (
-    ACTIVITY_DECLINES,
-    DECLINING,
-    FEATURES,
     LONGEST_HALF_LIFE_S,
+    LONGEST_QUIET_S,
+    OVERDUE,
+    PARTS,
+    RECENCY,
     ForgettingParameters,
-    InterestState,
-    assess,
-    half_life,
-    retention,
-    retention_features,
+    HorizonOutOfFamily,
+    freshness,
+    log_odds_parts,
+    quiet_until,
 )
-from ebbing.interest.profile import interest_vectors, previous_interest_vector
-from ebbing.interest.trace import TraceTable
+from ebbing.interest.population import Population
+from ebbing.interest.standing import FALLS_BY_WAITING, GROWS_BY_WAITING, standing_of
+from ebbing.interest.states import InterestState
+from ebbing.interest.trace import Event, TraceTable
+from tests.harness.retention import CENTURY_S, KNOWN, logs, moderate, parameters, populations
 
-DAY_S = 86400.0
-NOW = 1.7e9
-
-
-def coefficient(column: int) -> st.SearchStrategy[float]:
-    """Any coefficient that parameters accept for a feature."""
-    if DECLINING[column]:
-        return st.floats(-5, 0)
-    return st.floats(0, 5) if column == ACTIVITY_DECLINES else st.floats(-5, 5)
+BUILTIN = ForgettingParameters.builtin()
+tables = logs().map(TraceTable.from_events)
+waits = st.floats(0, CENTURY_S)
 
 
-parameters = st.builds(
-    ForgettingParameters,
-    horizon_s=st.floats(DAY_S, 365 * DAY_S),
-    intercept=st.floats(-10, 10),
-    coefficients=st.tuples(*(coefficient(i) for i in range(len(FEATURES)))),
-    default_gap_s=st.floats(60.0, 365 * DAY_S),
-    version=st.just("drawn"),
-)
-events = st.tuples(
-    st.floats(NOW - 3 * 365 * DAY_S, NOW),
-    st.floats(0.1, 10),
-    st.lists(
-        st.tuples(st.sampled_from(["a", "b", "c/d"]), st.floats(0.1, 10)),
-        min_size=1,
-        max_size=3,
-        unique_by=lambda pair: pair[0],
-    ),
-)
-tables = st.lists(events, min_size=1, max_size=20).map(TraceTable.from_events)
-waits = st.floats(0, 20 * 365 * DAY_S)
-vectors = st.integers(1, 8).flatmap(
-    lambda n: st.tuples(*[st.lists(st.floats(0, 1e6), min_size=n, max_size=n)] * 2)
-)
-forgetting_scores = st.lists(st.floats(0, 1), min_size=1, max_size=50)
+def rounding(table: TraceTable, at: float, fitted: ForgettingParameters) -> np.ndarray:
+    """By how much rounding may move the log-odds of each interest, (N,)."""
+    parts = log_odds_parts(standing_of(table), table.names, at, fitted)
+    return 1e-12 * (1 + np.abs(fitted.typical).max() * np.abs(parts).max(axis=1))
 
 
-@given(tables, parameters, waits)
-def test_retention_is_a_probability(table: TraceTable, fitted, wait: float) -> None:
+def numbers(assessed: Assessment, i: int) -> list[float]:
+    """All that is told of one interest."""
+    parts = (assessed, assessed.rhythm, assessed.limits)
+    columns = (getattr(part, field.name) for part in parts for field in fields(part))
+    return [column[i] for column in columns if isinstance(column, np.ndarray)]
+
+
+@given(tables, parameters(), waits)
+def test_retention_and_freshness_are_shares(table: TraceTable, fitted, wait: float) -> None:
     assessed = assess(table, table.span[1] + wait, fitted)
     for values in (assessed.retention, assessed.freshness):
         assert values.shape == (len(table.names),)
-        assert ((values >= 0) & (values <= 1 + 1e-12)).all()
+        assert ((values >= 0) & (values <= 1)).all()
     assert set(assessed.states.tolist()) <= set(InterestState) - {InterestState.UNSPECIFIED}
 
 
-@given(tables, parameters, st.lists(waits, min_size=2, max_size=8))
+@given(tables, parameters(), st.lists(waits, min_size=2, max_size=8))
 def test_retention_never_grows_by_waiting(table: TraceTable, fitted, moments) -> None:
-    course = [assess(table, table.span[1] + wait, fitted) for wait in sorted(moments)]
+    moments = [table.span[1] + wait for wait in sorted(moments)]
+    course = [assess(table, at, fitted) for at in moments]
+    slack = np.maximum(*(rounding(table, at, fitted) for at in (moments[0], moments[-1])))
     for sooner, later in pairwise(course):
-        assert (later.retention <= sooner.retention * (1 + 1e-12)).all()
-        assert (later.freshness <= sooner.freshness * (1 + 1e-9)).all()
+        assert (later.retention <= sooner.retention * (1 + slack)).all()
+        assert (later.freshness <= sooner.freshness * (1 + 1e-12)).all()
 
 
-@given(tables, parameters, waits)
+@given(tables, moderate(), waits, st.floats(0, 1))
+def test_contributions_add_up_to_the_log_odds(table, fitted, wait: float, where: float) -> None:
+    at = table.span[1] + wait
+    shortest, longest = fitted.horizons_s
+    horizon_s = min(max(shortest * (longest / shortest) ** where, shortest), longest)
+    chances = assess(table, at, fitted, horizon_s=horizon_s).retention
+    for name, chance in zip(table.names, chances.tolist(), strict=True):
+        told = explain(table, at, name, fitted, horizon_s)
+        assert tuple(part.name for part in told) == PARTS
+        log_odds = math.fsum(part.log_odds for part in told)
+        assert all(math.isfinite(part.value) for part in told)
+        # Nearer to certainty than this, a retention does not tell its log-odds to 1e-9.
+        if log_odds < 10:
+            told_by_chance = math.log(chance) - math.log1p(-chance)
+            assert told_by_chance == pytest.approx(log_odds, rel=1e-9, abs=1e-9)
+        else:
+            assert chance == pytest.approx(1 / (1 + math.exp(-log_odds)), rel=1e-9)
+
+
+@given(tables, parameters(), waits)
+def test_contributions_are_finite_whatever_the_parameters(table, fitted, wait: float) -> None:
+    at = table.span[1] + wait
+    for name in table.names:
+        told = explain(table, at, name, fitted)
+        assert all(math.isfinite(x) for part in told for x in (part.value, part.log_odds))
+
+
+@given(tables, moderate(), waits)
 def test_half_life_halves_retention(table: TraceTable, fitted, wait: float) -> None:
     at = table.span[1] + wait
-    halving = half_life(table, at, fitted)
-    now = assess(table, at, fitted).retention
-    for i, seconds in enumerate(halving):
-        if np.isinf(seconds):
-            late = assess(table, at + LONGEST_HALF_LIFE_S, fitted).retention[i]
-            assert late > now[i] / 2
+    now = retention(table, at, fitted)
+    for i, seconds in enumerate(half_life(table, at, fitted).tolist()):
+        if math.isinf(seconds):
+            late = retention(table, at + LONGEST_HALF_LIFE_S, fitted)[i]
+            assert late > now[i] / 2 * (1 - 1e-9)
         else:
-            assert 0 < seconds <= LONGEST_HALF_LIFE_S
-            halved = assess(table, at + seconds, fitted).retention[i]
+            assert 1 <= seconds <= LONGEST_HALF_LIFE_S
+            halved = retention(table, at + seconds, fitted)[i]
             assert halved == pytest.approx(now[i] / 2, rel=1e-5)
 
 
-@given(tables, parameters, waits, st.integers(0, len(FEATURES) - 1))
-def test_signs_that_let_retention_grow_are_refused(table, fitted, wait, column) -> None:
+@given(tables, parameters(), waits)
+def test_half_lives_are_told_whatever_the_parameters(table, fitted, wait: float) -> None:
+    seconds = half_life(table, table.span[1] + wait, fitted)
+    assert seconds.shape == (len(table.names),)
+    assert ((seconds >= 1) & ~np.isnan(seconds)).all()
+
+
+@given(
+    parameters(),
+    st.lists(st.floats(3600.0, 2 * LONGEST_QUIET_S), min_size=1, max_size=20),
+    st.lists(st.floats(1e-12, 1), min_size=1, max_size=3),
+)
+def test_freshness_falls_to_a_level_when_told(fitted, gaps: list[float], levels) -> None:
+    gap_s = np.array(gaps)
+    before = (1 - 1e-6) * np.full_like(gap_s, LONGEST_QUIET_S)
+    for level, quiet_s in zip(levels, quiet_until(levels, gap_s, fitted), strict=True):
+        assert (quiet_s >= 0).all()
+        told = np.isfinite(quiet_s)
+        left = freshness(quiet_s[told], gap_s[told], fitted)
+        np.testing.assert_allclose(np.log(left), math.log(level), rtol=1e-9, atol=1e-9)
+        assert (freshness(before, gap_s, fitted)[~told] > level * (1 - 1e-9)).all()
+
+
+@given(tables, parameters(), waits, st.lists(st.floats(0, 1), min_size=2, max_size=6))
+def test_retention_never_falls_with_the_horizon(table, fitted, wait: float, where) -> None:
+    at = table.span[1] + wait
+    shortest, longest = fitted.horizons_s
+    asked = [shortest + (longest - shortest) * x for x in sorted(where)]
+    asked = sorted({min(x, longest) for x in asked} | {fitted.horizon_s})
+    chances = [retention(table, at, fitted, horizon_s) for horizon_s in asked]
+    slack = rounding(table, at, fitted)
+    for shorter, longer in pairwise(chances):
+        assert (shorter <= longer * (1 + slack)).all()
+    for outside in (shortest * (1 - 1e-9), longest * (1 + 1e-9), 0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(HorizonOutOfFamily) as refused:
+            assess(table, at, fitted, horizon_s=outside)
+        assert (refused.value.shortest_s, refused.value.longest_s) == (shortest, longest)
+
+
+@given(tables, parameters(), waits)
+def test_json_keeps_every_bit(table: TraceTable, fitted, wait: float) -> None:
+    back = ForgettingParameters.from_json(fitted.to_json())
+    assert back.to_json() == fitted.to_json()
+    at = table.span[1] + wait
+    np.testing.assert_array_equal(retention(table, at, back), retention(table, at, fitted))
+    np.testing.assert_array_equal(half_life(table, at, back), half_life(table, at, fitted))
+
+
+@given(populations(1000.0), st.lists(st.sampled_from(KNOWN), unique=True), st.data())
+def test_effects_are_each_interests_own(known: Population, names: list[str], data) -> None:
+    attention = data.draw(
+        st.lists(st.floats(0, 1e6), min_size=len(names), max_size=len(names)), label="attention"
+    )
+    effects = known.effects(names, attention)
+    assert effects.shape == (len(names), 3)
+    assert np.isfinite(effects).all()
+    order = data.draw(st.permutations(range(len(names))), label="order")
+    turned = known.effects([names[i] for i in order], [attention[i] for i in order])
+    np.testing.assert_array_equal(turned[:, :2], effects[order, :2])
+    np.testing.assert_allclose(turned[:, 2], effects[order, 2], rtol=1e-9, atol=1e-6)
+    again = Population.from_json(json.loads(json.dumps(known.to_json())))
+    np.testing.assert_array_equal(again.effects(names, attention), effects)
+
+
+@given(logs(), st.data(), moderate(), waits)
+def test_the_order_of_events_does_not_matter(log: list[Event], data, fitted, wait: float) -> None:
+    table = TraceTable.from_events(log)
+    other = TraceTable.from_events(data.draw(st.permutations(log), label="order"))
+    at = table.span[1] + wait
+    one, two = (assess(each, at, fitted) for each in (table, other))
+    order = [other.names.index(name) for name in table.names]
+    for values, others in (
+        (one.retention, two.retention),
+        (one.freshness, two.freshness),
+        (one.rhythm.gap_s, two.rhythm.gap_s),
+        (one.limits.fading_s, two.limits.fading_s),
+        (one.limits.forgotten_s, two.limits.forgotten_s),
+    ):
+        np.testing.assert_allclose(others[order], values, rtol=1e-9, atol=1e-300)
+    limits = (one.limits.resting_s, one.limits.fading_s, one.limits.forgotten_s)
+    near = np.any([np.isclose(one.recency_s, limit, rtol=1e-9) for limit in limits], axis=0)
+    assert (near | (one.states == two.states[order])).all()
+
+
+@given(tables, moderate(), waits)
+def test_states_are_told_alike_however_they_are_asked_for(table, fitted, wait: float) -> None:
+    at = table.span[1] + wait
+    assessed = assess(table, at, fitted)
+    np.testing.assert_array_equal(states_at(table, at, fitted), assessed.states)
+    np.testing.assert_array_equal(retention(table, at, fitted), assessed.retention)
+    outlook = Outlook.of(table, fitted)
+    whole = outlook.assessed(at, assessed.retention)
+    for i in range(len(table.names)):
+        alone = outlook.only(i).assessed(at, assessed.retention[i : i + 1])
+        expected = numbers(assessed, i)
+        np.testing.assert_array_equal(numbers(whole, i), expected)
+        np.testing.assert_array_equal(numbers(alone, 0), expected)
+
+
+@given(tables, moderate(), waits)
+def test_states_change_when_told_and_not_before(table: TraceTable, fitted, wait: float) -> None:
+    at = table.span[1] + wait
+    now = assess(table, at, fitted)
+    for i, change in enumerate(now.changes.tolist()):
+        if math.isinf(change):
+            late = states_at(table, at + 20 * CENTURY_S, fitted)
+            assert late[i] == now.states[i]
+            continue
+        assert change > at
+        assert states_at(table, change, fitted)[i] != now.states[i]
+        # A float's resolution at this moment, and that of the quiet until then.
+        before = change - 4 * np.spacing(abs(change) + abs(table.last[i]))
+        if before >= at:
+            assert states_at(table, before, fitted)[i] == now.states[i]
+
+
+@given(parameters(), st.sampled_from([*GROWS_BY_WAITING, *FALLS_BY_WAITING]), st.floats(1e-9, 5))
+def test_signs_that_let_retention_grow_are_refused(fitted, column: int, size: float) -> None:
     wrong = list(fitted.coefficients)
-    wrong[column] = -1.0 if column == ACTIVITY_DECLINES else 1.0
-    assume(DECLINING[column] or column == ACTIVITY_DECLINES)
+    wrong[column] = size if column in GROWS_BY_WAITING else -size
     with pytest.raises(ValueError, match="grow by waiting"):
         replace(fitted, coefficients=tuple(wrong))
 
 
-@given(parameters)
-def test_parameters_survive_json(fitted: ForgettingParameters) -> None:
-    assert ForgettingParameters.from_json(fitted.to_json()) == fitted
+@given(parameters(), st.permutations(range(5)))
+def test_an_unordered_family_is_refused(fitted, order: list[int]) -> None:
+    turned = tuple(fitted.horizons[i] for i in order if i < len(fitted.horizons))
+    assume(turned != fitted.horizons)
+    with pytest.raises(ValueError, match="ascend"):
+        replace(fitted, horizons=turned)
 
 
-@given(tables, parameters, waits)
-def test_features_of_many_are_those_of_each(table: TraceTable, fitted, wait: float) -> None:
-    at = table.span[1] + wait
-    together = retention_features(
-        table.count, table.first, table.last, table.event_count, 1.5, at, fitted.default_gap_s
-    )
-    assert together.shape == (len(table.names), len(FEATURES))
-    for i in range(len(table.names)):
-        alone = retention_features(
-            table.count[i],
-            table.first[i],
-            table.last[i],
-            table.event_count,
-            1.5,
-            at,
-            fitted.default_gap_s,
-        )
-        np.testing.assert_array_equal(together[i], alone)
-        assert retention(alone, fitted) == pytest.approx(retention(together, fitted)[i])
-
-
-@given(tables, waits)
-def test_interest_vectors_fade_between_short_and_long(table: TraceTable, wait: float) -> None:
-    at = table.span[1] + wait
-    reading = interest_vectors(table, at)
-    assert (reading.short_term >= 0).all()
-    assert (reading.short_term <= reading.long_term * (1 + 1e-12)).all()
-    np.testing.assert_allclose(reading.blended, (reading.short_term + reading.long_term) / 2)
-    moved = drift(reading.blended, previous_interest_vector(table, at))
-    assert moved is not None
-    assert moved >= 0
-
-
-@given(vectors, st.floats(1e-3, 1e3))
-def test_drift_is_a_scale_free_distance(pair, scale: float) -> None:
-    now, before = (np.array(vector) for vector in pair)
-    assume(np.linalg.norm(now) > 1e-6)
-    moved = drift(now, before)
-    assert moved is not None
-    assert moved >= 0
-    assert drift(now, now) == 0
-    assert drift(scale * now, scale * before) == pytest.approx(moved, rel=1e-9, abs=1e-12)
-    assert drift(now, np.zeros_like(now)) == pytest.approx(1)
-
-
-@given(vectors)
-def test_drift_of_no_interest_is_undefined(pair) -> None:
-    assert drift(np.zeros(len(pair[0])), pair[1]) is None
-
-
-@given(forgetting_scores, st.floats(0, 1000))
-def test_softmax_is_a_distribution_that_follows_minus_f(scores: list[float], alpha: float) -> None:
-    probabilities = softmax_probabilities(scores, alpha)
-    assert probabilities.sum() == pytest.approx(1)
-    assert ((probabilities >= 0) & (probabilities <= 1)).all()
-    most_forgotten_last = np.argsort(scores, kind="stable")
-    assert (np.diff(probabilities[most_forgotten_last]) <= 1e-15).all()
-
-
-@given(forgetting_scores, st.floats(0, 100), st.floats(-10, 10))
-def test_softmax_sees_differences_alone(scores: list[float], alpha: float, shift: float) -> None:
-    shifted = [score + shift for score in scores]
-    np.testing.assert_allclose(
-        softmax_probabilities(scores, alpha), softmax_probabilities(shifted, alpha), rtol=1e-9
-    )
-
-
-@given(forgetting_scores, st.floats(0, 100), st.data())
-def test_r_lies_between_the_weights(scores: list[float], alpha: float, data) -> None:
-    weights = data.draw(
-        st.lists(st.floats(0, 1), min_size=len(scores), max_size=len(scores)), label="weights"
-    )
-    result = recommendation_score(weights, softmax_probabilities(scores, alpha))
-    assert min(weights) - 1e-9 <= result <= max(weights) + 1e-9
+@given(st.floats(-1000, 0), st.floats(-1000, 0), st.floats(3600.0, 2 * LONGEST_QUIET_S), st.data())
+def test_quiet_grows_as_the_level_falls(recency: float, overdue: float, gap: float, data) -> None:
+    c = list(BUILTIN.coefficients)
+    c[RECENCY], c[OVERDUE] = recency, overdue
+    fitted = replace(BUILTIN, coefficients=tuple(c))
+    levels = sorted(data.draw(st.lists(st.floats(1e-12, 1), min_size=2, max_size=5)), reverse=True)
+    quiet = [each[0] for each in quiet_until(levels, np.array([gap]), fitted)]
+    for higher, lower in pairwise(quiet):
+        assert higher <= lower * (1 + 1e-9)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ebbing.features import CANDIDATE_FEATURES, NEVER_DAYS, candidate_features
-from ebbing.interest.forgetting import ForgettingParameters, assess
+from ebbing.interest.assessment import assess
+from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.trace import TraceTable
 
 DAY_S = 86400.0

@@ -49,7 +49,8 @@ def test_a_whole_release_reads_back_and_verifies(repository: Path) -> None:
     manifest = Manifest.read(repository, 1)
     assert manifest.models["retrieval"].files.keys() == {MODEL}
     assert manifest.metrics == {"ndcg_at_10": 0.05}
-    assert manifest.verify(repository) == ForgettingParameters.builtin()
+    forgetting = manifest.verify(repository)
+    assert forgetting.to_json() == ForgettingParameters.builtin().to_json()
     assert json.loads(manifest.to_json())["release"] == 1
 
 
@@ -138,5 +139,5 @@ def test_forgetting_parameters_of_other_features_are_refused(repository: Path) -
     path = Manifest.folder(repository, 1) / "forgetting.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "features": ["log_count"]}))
     manifest = replace(Manifest.read(repository, 1), forgetting_sha256=sha256_of(path))
-    with pytest.raises(ManifestError, match=r"forgetting\.json: fitted on other features"):
+    with pytest.raises(ManifestError, match=r"forgetting\.json: .*fitted on other features"):
         manifest.verify(repository)

@@ -77,6 +77,14 @@ def test_evaluate_forgetting_shows_and_writes(data: Path, tmp_path: Path) -> Non
     assert beside == {"report.md", "reliability.png", "curves.png"}
 
 
+def test_evaluate_forgetting_says_where_outcomes_are_missing(data: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    shown = invoke("evaluate", "forgetting", "--data", data, "--horizon", "45", "--json", figures)
+    found = json.loads(figures.read_text())
+    assert found["outcomes_days"] < found["horizon_days"] == 45
+    assert f"mind: the log ends {found['outcomes_days']:.1f} days after its cut" in shown
+
+
 def test_evaluate_forgetting_writes_nothing_unasked(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +101,7 @@ def test_evaluate_forgetting_writes_nothing_unasked(
         (["--horizon", "0"], "--horizon 0: give a number of days above 0"),
         (["--horizon", "-3"], "--horizon -3"),
         (["--horizon", "nan"], "--horizon nan"),
-        (["--horizon", "99"], "a horizon of 99 days is longer than"),
+        (["--horizon", "999"], "a horizon of 999 days is longer than"),
         (["--json", "absent/figures.json"], "no such folder as absent; make it first"),
         (["--scores", "."], "is a folder; name a file"),
         (["--json", "one", "--scores", "one"], "--json and --scores both name one"),

@@ -6,6 +6,8 @@ import io
 import json
 import math
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from trainer.evaluate_forgetting import (
 )
 from trainer.forgetting import fit_forgetting
 from trainer.forgetting_report import report, table
-from trainer.progress import Reporter
+from trainer.progress import Reporter, Stage
 from trainer.return_prediction import DAY_S, ReturnCases, cases_at, exploded
 
 PNG = b"\x89PNG"
@@ -173,8 +175,7 @@ def test_a_single_user_among_many_interests_tells_nothing() -> None:
     [
         (0.0, "above 0"),
         (float("nan"), "above 0"),
-        (25.0, "longer than the 19.8 days this log holds after its cut"),
-        (1000.0, "shorten the horizon"),
+        (1000.0, "longer than the 79.2 days this log holds before its cut .*shorten the horizon"),
     ],
 )
 def test_horizons_the_log_cannot_answer(days: float, message: str) -> None:
@@ -189,10 +190,68 @@ def test_a_log_too_short_before_the_cut_is_refused() -> None:
         evaluate_forgetting(log_of(rows), 10 * DAY_S, "test", Reporter())
 
 
+def test_a_log_that_ends_within_the_horizon_is_measured_by_what_it_has(
+    simulation: Simulation,
+) -> None:
+    log = simulation.log
+    short = evaluate_forgetting(log, 45 * DAY_S, "test", Reporter())
+    left = (log.times.max() - short.at) / DAY_S
+    assert 20 < left < 45
+    found = short.to_json()
+    assert found["horizon_days"] == 45
+    assert found["outcomes_days"] == pytest.approx(left)
+    assert short.shortened is not None
+    assert f"the log ends {left:.1f} days after its cut" in short.shortened
+    about = {"data": "generated", **found, "seconds": 1.0, "peak_memory_bytes": 2**28}
+    assert short.shortened in report(short, about)["report.md"].decode()
+    # Returns after the log's end would be no others than those counted.
+    assert short.shipped["auc"] > 0.7
+
+
+def test_a_log_that_goes_on_is_measured_whole(evaluation: ForgettingEvaluation) -> None:
+    found = evaluation.to_json()
+    assert found["outcomes_days"] == found["horizon_days"] == 20
+    assert evaluation.shortened is None
+
+
+def test_baselines_learn_at_the_newest_cut_that_tells_anything(simulation: Simulation) -> None:
+    """Where the horizon before the cut was silent, they are fitted further back, as the engine."""
+    log = simulation.log
+    at = float(np.quantile(exploded(log).asked().times, 0.8))
+    horizon_s = 10 * DAY_S
+    silent = np.flatnonzero((log.times > at - horizon_s) & (log.times < at - DAY_S / 10))
+    quiet = log.without(silent)
+    measured = evaluate_forgetting(quiet, horizon_s, "test", Reporter())
+    assert measured.baselines["act_r"]["auc"] > 0.6
+
+
+def test_progress_is_told_in_steps(simulation: Simulation) -> None:
+    seen: dict[str, tuple[int, int]] = {}
+
+    class Watching(Reporter):
+        @contextmanager
+        def stage(self, name: str, total: int, unit: str = "steps") -> Iterator[Stage]:
+            stage = Stage(name, total, unit)
+            yield stage
+            seen[name] = stage.done, stage.total
+
+    evaluate_forgetting(simulation.log, 20 * DAY_S, "test", Watching())
+    assert seen.keys() == {"forgetting", "retention", "baselines"}
+    assert all(done == total > 1 for done, total in seen.values())
+
+
 def test_outcomes_that_are_all_alike_are_refused() -> None:
     always = [(user, 0, float(day)) for day in range(100) for user in range(3)]
-    with pytest.raises(EvaluationError, match="all came back within 5 days"):
+    with pytest.raises(EvaluationError, match="all came back within 5 days after the cut"):
         evaluate_forgetting(log_of(always), 5 * DAY_S, "test", Reporter())
     never = [(0, day, float(day)) for day in range(30)]
-    with pytest.raises(EvaluationError, match="none came back within 3 days"):
+    with pytest.raises(EvaluationError, match="none came back within 3 days after the cut"):
         evaluate_forgetting(log_of(never, 30), 3 * DAY_S, "test", Reporter())
+    gone = [(0, day % 2, float(day)) for day in range(30)] + [
+        (n, 0, 60.0 + n) for n in range(1, 10)
+    ]
+    with pytest.raises(EvaluationError, match="no user known before comes back within 3 days"):
+        evaluate_forgetting(log_of(gone), 3 * DAY_S, "test", Reporter())
+    steady = [(0, day % 2, float(day)) for day in range(99)] + [(0, 2, 79.0)]
+    with pytest.raises(EvaluationError, match=r"all came back .* nor are there both outcomes ear"):
+        evaluate_forgetting(log_of(steady), 9 * DAY_S, "test", Reporter())

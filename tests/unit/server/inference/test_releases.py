@@ -80,7 +80,7 @@ async def test_the_newest_release_is_served(
     loaded = await served.serve(0)
     assert loaded.release == 10
     assert loaded.manifest == newest
-    assert loaded.forgetting == ForgettingParameters.builtin()
+    assert loaded.forgetting.to_json() == ForgettingParameters.builtin().to_json()
     assert sorted(triton.loads) == [("ranking", (10,)), ("retrieval", (10,))]
     assert served.get(0) is served.get(10) is loaded
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ebbing.history import item_key
-from ebbing.interest.forgetting import ForgettingParameters, assess
+from ebbing.interest.assessment import assess
+from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.trace import TraceTable
 from server.recommend.candidates import Candidate, Source
 from server.recommend.reranking import InterestContext, article_fields, follow

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ebbing.interest.forgetting import ForgettingParameters, InterestState, assess
+from ebbing.interest.assessment import assess
+from ebbing.interest.forgetting import ForgettingParameters
+from ebbing.interest.states import InterestState
 from ebbing.interest.trace import TraceTable
 from trainer.data.log import read_log
 from trainer.data.replay import traced_events
@@ -66,7 +68,8 @@ def test_the_protagonist_forgets_football_for_baking() -> None:
         )
     )
     assert state["sports/football"] in (InterestState.FADING, InterestState.FORGOTTEN)
-    assert state["cooking/baking"] == InterestState.ACTIVE
+    # She bakes every eight days or so: half a week without is a rest.
+    assert state["cooking/baking"] in (InterestState.ACTIVE, InterestState.RESTING)
     had = {log.items[event] for event in events}
     left = [
         item
