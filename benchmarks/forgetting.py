@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import machine
 from trainer.data.log import read_log
 from trainer.evaluate_forgetting import evaluate_forgetting
 from trainer.progress import Reporter
@@ -27,14 +25,6 @@ from trainer.return_prediction import DAY_S
 
 BEST: dict[str, Callable[..., Any]] = {"auc": max, "user_auc": max, "log_loss": min}
 """Figures shown, and which of two is better."""
-
-
-def processor() -> str:
-    """The processor's model."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(encoding="utf-8") if info.is_file() else ""
-    model = re.search(r"model name\s*: (.*)", text)
-    return model[1] if model else platform.machine()
 
 
 def measured(folder: Path, horizon_days: float) -> dict[str, Any]:
@@ -70,7 +60,7 @@ def main() -> None:
     if options.out:
         kept = {
             "date": datetime.now(UTC).date().isoformat(),
-            "machine": f"{os.cpu_count()} cores, {processor()}",
+            "machine": machine(),
             "logs": results,
         }
         options.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

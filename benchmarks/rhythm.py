@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import re
 import timeit
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import machine
 from ebbing.interest.occasions import occasion_maps
 from ebbing.interest.rhythm import DAY_S, MONTH_S, WEEK_S, rhythm_of
 from tests.harness.rhythms import (
@@ -108,14 +106,6 @@ def microseconds(interests: int) -> float:
     return min(runs) / 200 * 1e6
 
 
-def processor() -> str:
-    """Model of the processor, as well as the system tells it."""
-    information = Path("/proc/cpuinfo")
-    text = information.read_text() if information.is_file() else ""
-    model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return model[1] if model else platform.machine()
-
-
 def run(lives: int, occasions: int, seed: int) -> dict[str, Any]:
     """All kinds of lives, without and with bursts."""
     table: dict[str, dict[str, dict[str, float]]] = {}
@@ -129,7 +119,7 @@ def run(lives: int, occasions: int, seed: int) -> dict[str, Any]:
         }
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {processor()}",
+        "machine": machine(),
         "lives_of_a_kind": lives,
         "occasions_of_a_life": occasions,
         "seed": seed,

@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import machine
 from ebbing.interest.assessment import assess, half_life, retention, states_at
 from ebbing.interest.explanation import explain
 from ebbing.interest.forgetting import ForgettingParameters
@@ -123,21 +121,13 @@ def measure(named: dict[str, Task], runs: int, calls: int) -> dict[str, dict[str
     return {name: {k: round(v, 1) for k, v in row.items()} for name, row in found.items()}
 
 
-def processor() -> str:
-    """Model of the processor, as well as the system tells it."""
-    information = Path("/proc/cpuinfo")
-    text = information.read_text() if information.is_file() else ""
-    model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return model[1] if model else platform.machine()
-
-
 def run(interests: int, runs: int, calls: int, seed: int) -> dict[str, Any]:
     """All tasks."""
     found = measure(tasks(interests, seed), runs, calls)
     score = found["retention"]["median_us"]
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {processor()}",
+        "machine": machine(),
         "interests": interests,
         "known_interests": KNOWN_INTERESTS,
         "dimensions": DIMENSIONS,

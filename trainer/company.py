@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from trainer.reproducible import reproducible
+
 DIMENSIONS = 8
 EPOCHS = 8
 BATCH_USERS = 512
@@ -128,16 +130,18 @@ class Company:
 
 def learn_company(users: Users, n_interests: int, seed: int) -> Company:
     """Learn the vectors by Adam; deterministic on CPU."""
-    generator = torch.Generator().manual_seed(seed)
-    order = np.random.default_rng(seed)
+    with reproducible(seed, threads=1):
+        return _learned(users, n_interests, np.random.default_rng(seed))
+
+
+def _learned(users: Users, n_interests: int, order: np.random.Generator) -> Company:
     n_users = len(users.user_weight)
 
     def floats(values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
     def drawn() -> torch.Tensor:
-        start = FIRST_SPREAD * torch.randn(n_interests, DIMENSIONS, generator=generator)
-        return start.requires_grad_()
+        return (FIRST_SPREAD * torch.randn(n_interests, DIMENSIONS)).requires_grad_()
 
     says, hears = drawn(), drawn()
     picks = np.bincount(users.chosen, minlength=n_interests) + 1.0

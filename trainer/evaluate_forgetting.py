@@ -18,7 +18,6 @@ from ebbing.interest.assessment import retention as retention_of
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.trace import TraceTable
 from trainer.baselines import BASELINES, Past, predict
-from trainer.cuts import CUTS
 from trainer.data.log import EventLog
 from trainer.data.replay import traced_events
 from trainer.forgetting import STEPS, fit_forgetting
@@ -235,10 +234,12 @@ def _now(rows: Engagements, at: float, horizon_s: float, outcomes_s: float) -> P
 
 def _earlier(rows: Engagements, at: float, horizon_s: float) -> Past:
     """The cut that baselines are fitted at: the newest of those before with both outcomes."""
-    for number in range(1, CUTS + 1):
-        earlier = Past.of(rows, at - number * horizon_s, horizon_s)
+    first, before = float(rows.times.min()), at - horizon_s
+    while before >= first:
+        earlier = Past.of(rows, before, horizon_s)
         if earlier.cases.returned.any() and not earlier.cases.returned.all():
             return earlier
+        before -= horizon_s
     newest = Past.of(rows, at - horizon_s, horizon_s).cases
     raise EvaluationError(
         f"{_alike(newest.returned)} within the {horizon_s / DAY_S:g} days before the cut (the 80 % "

@@ -43,7 +43,7 @@ class Stage:
         eta = f", {left:.0f} s left" if 0 < left < float("inf") else ""
         took = time.monotonic() - self.started
         share = f"{100 * self.done / self.total:.0f} %" if self.done else f"{took:.0f} s so far"
-        return f"{self.name}: {share} {self.figures()}{eta}".rstrip()
+        return f"{self.name}: {share} {self.figures()}".rstrip() + eta
 
     def figures(self) -> str:
         """Rate and figures, in words."""

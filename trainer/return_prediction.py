@@ -43,7 +43,9 @@ class Engagements:
     names: tuple[str, ...]
     """Interest index → path, sorted; those of the whole catalogue."""
     n_users: int
-    """Users of the log, with engagements or without."""
+    """User indexes of the log, with events or without."""
+    n_present: int
+    """Users of the log with events: a log that ends earlier knows fewer."""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -70,7 +72,7 @@ class Engagements:
             return np.zeros(len(self.names), bool)
         engaged = np.unique(self.pairs) % len(self.names)
         reach = np.bincount(engaged, minlength=len(self.names))
-        return reach / max(self.n_users, 1) > COMMON_SHARE
+        return reach / max(self.n_present, 1) > COMMON_SHARE
 
     def asked(self) -> Engagements:
         """The rows the protocol asks about: without the common interests."""
@@ -126,6 +128,7 @@ def exploded(log: EventLog) -> Engagements:
         events=event,
         names=names,
         n_users=len(log.user_ids),
+        n_present=int((np.diff(log.offsets) > 0).sum()),
     )
 
 
