@@ -237,6 +237,10 @@ class Stage:
         for line in (line for line in lines if line.startswith(METRICS_SHOWN)):
             narrator.say(f"[dim]{plain(line)}[/]")
         narrator.say()
+        narrator.say(f"Why the interests of {plain(who.user_id)} stand where they do:")
+        command = f"ebbing explain {who.user_id} --address {target} --at {who.end:.0f}"
+        narrator.say(f"[dim]{plain(command)} --plot course.png[/]")
+        narrator.say()
         narrator.say(
             f"From Python, as of {date(who.end)}, where the log of {plain(who.user_id)} ends:"
         )
