@@ -30,12 +30,16 @@ ROUNDS = 2
 """Times company is learned on what the logistic leaves, and the logistic fitted beside it."""
 STEPS = 5
 """Steps `fit_forgetting` tells of."""
+SHARES = ("long_share", "medium_share", "short_share", "event_share")
 DIGITS = 6
 """Significant digits published."""
 
 _SIGNS = np.zeros(len(FEATURES) + len(SHARE_RATES))
 _SIGNS[list(GROWS_BY_WAITING)] = -1
 _SIGNS[list(FALLS_BY_WAITING)] = 1
+# The shares tell much the same. Left alone they would share it out among them with opposite signs,
+# which predicts no better, and explanations would hold it against an interest to be attended to.
+_SIGNS[[FEATURES.index(name) for name in SHARES]] = 1
 
 
 @dataclass(frozen=True)
