@@ -16,7 +16,7 @@ from ebbing.interest.forgetting import (
     quiet_until,
 )
 from ebbing.interest.rhythm import Rhythm, rhythm_of, trend
-from ebbing.interest.standing import Standing, standing_of, usual_gap_s
+from ebbing.interest.standing import standing_of, usual_gap_s
 from ebbing.interest.states import (
     QuietLimits,
     StateThresholds,
@@ -153,18 +153,18 @@ class Outlook:
         )
 
 
-def _standing(table: TraceTable, at: float) -> Standing:
+def _check(table: TraceTable, at: float) -> None:
     newest = table.span[1]
     if not at >= newest:
         raise ValueError(f"{at} is before the newest event, {newest}")
-    return standing_of(table)
 
 
 def retention(
     table: TraceTable, at: float, parameters: ForgettingParameters, horizon_s: float | None = None
 ) -> Floats:
     """ρ of every interest, (N,); arguments and errors as for ``assess``."""
-    parts = log_odds_parts(_standing(table, at), table.names, at, parameters, horizon_s)
+    _check(table, at)
+    parts = log_odds_parts(standing_of(table), table.names, at, parameters, horizon_s)
     return forgetting.retention(parts)
 
 
@@ -199,7 +199,7 @@ def states_at(
     thresholds: StateThresholds | None = None,
 ) -> NDArray[np.int64]:
     """``InterestState`` numbers of every interest, (N,); arguments and errors as for ``assess``."""
-    _standing(table, at)
+    _check(table, at)
     return Outlook.of(table, parameters, thresholds).states(at - table.last)
 
 
@@ -210,6 +210,7 @@ def half_life(
 
     Arguments and errors as for ``assess``.
     """
-    standing = _standing(table, at)
+    _check(table, at)
+    standing = standing_of(table)
     parts = log_odds_parts(standing, table.names, at, parameters, horizon_s)
     return half_life_s(parts, standing, at, parameters)
