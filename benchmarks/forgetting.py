@@ -10,14 +10,12 @@ Run it from the project root: python -m benchmarks.forgetting DIR [DIR …]
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine
+from benchmarks.record import circumstances, keep
 from trainer.data.log import read_log
 from trainer.evaluate_forgetting import evaluate_forgetting
 from trainer.progress import Reporter
@@ -57,13 +55,7 @@ def main() -> None:
     for folder in options.logs:
         results[folder.name] = measured(folder, options.horizon)
         show(folder.name, results[folder.name])
-    if options.out:
-        kept = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "machine": machine(),
-            "logs": results,
-        }
-        options.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    keep({**circumstances(), "logs": results}, options.out)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,14 @@ Run it from the project root: python -m benchmarks.rhythm
 from __future__ import annotations
 
 import argparse
-import json
 import timeit
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine
+from benchmarks.record import circumstances, keep
 from ebbing.interest.occasions import occasion_maps
 from ebbing.interest.rhythm import DAY_S, MONTH_S, WEEK_S, rhythm_of
 from tests.harness.rhythms import (
@@ -118,8 +116,7 @@ def run(lives: int, occasions: int, seed: int) -> dict[str, Any]:
             for kind, made in kinds.items()
         }
     return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
+        **circumstances(),
         "lives_of_a_kind": lives,
         "occasions_of_a_life": occasions,
         "seed": seed,
@@ -150,8 +147,7 @@ def main() -> None:
     options = parser.parse_args()
     result = run(options.lives, options.occasions, options.seed)
     show(result)
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    keep(result, options.out)
 
 
 if __name__ == "__main__":

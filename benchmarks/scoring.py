@@ -12,18 +12,16 @@ Run it from the project root: python -m benchmarks.scoring
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine
+from benchmarks.record import circumstances, keep
 from ebbing.interest.assessment import assess, half_life, retention, states_at
 from ebbing.interest.explanation import explain
 from ebbing.interest.forgetting import ForgettingParameters
@@ -126,8 +124,7 @@ def run(interests: int, runs: int, calls: int, seed: int) -> dict[str, Any]:
     found = measure(tasks(interests, seed), runs, calls)
     score = found["retention"]["median_us"]
     return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
+        **circumstances(),
         "interests": interests,
         "known_interests": KNOWN_INTERESTS,
         "dimensions": DIMENSIONS,
@@ -167,8 +164,7 @@ def main() -> None:
     options = parser.parse_args()
     result = run(options.interests, options.runs, options.calls, options.seed)
     show(result)
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    keep(result, options.out)
 
 
 if __name__ == "__main__":

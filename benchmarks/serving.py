@@ -14,13 +14,11 @@ import csv
 import gzip
 import itertools
 import json
-import os
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ import grpc
 import numpy as np
 import uvloop
 
+from benchmarks.record import circumstances, keep
 from ebbing.features import CANDIDATE_FEATURES
 from ebbing.history import HISTORY_LENGTH
 from ebbing.v1 import recommendation_service_pb2 as pb
@@ -127,8 +126,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
             ratio = level["gateway"]["calls_per_s"] / level["triton"]["calls_per_s"]
             levels[str(callers)] = {**level, "gateway_over_triton": round(ratio, 3)}
     return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **circumstances(),
         "python": platform.python_version(),
         "load": "all processes (callers, gateway, Triton) on this machine",
         "seconds_a_round": options.seconds,
@@ -150,10 +148,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file to keep the result in")
     options = parser.parse_args()
     result = uvloop.run(run(options))
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    print(json.dumps(result, indent=2))
+    keep(result, options.out)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import uvloop
 
+from benchmarks.record import circumstances, keep
 from ebbing.client import AsyncClient, ClientOptions, EbbingError, user_event
 from ebbing.v1 import interest_pb2
 from ebbing.v1.user_event_pb2 import UserEvent
@@ -173,8 +173,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
             print(f"ingestion, watch {watch}: {taken[-1]:.0f} events/s", flush=True)
     on, off = (statistics.median(rounds[watch]) for watch in (True, False))
     return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **circumstances(),
         "python": platform.python_version(),
         "load": "all processes (callers, gateway, Triton) on this machine",
         "alarm_lag": lag,
@@ -205,10 +204,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file to keep the result in")
     options = parser.parse_args()
     result = uvloop.run(run(options))
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    print(json.dumps(result, indent=2))
+    keep(result, options.out)
 
 
 if __name__ == "__main__":

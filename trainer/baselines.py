@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from ebbing.interest.article import softmax_probabilities
+from trainer.logistic import fit_logistic
 from trainer.metrics import log_loss
 from trainer.return_prediction import DAY_S, Engagements, ReturnCases, cases_at
 
@@ -194,31 +195,23 @@ class Logistic:
 
     @classmethod
     def fit(cls, features: np.ndarray, outcome: np.ndarray) -> Logistic:
-        """Ridge logistic regression by Newton's method on standardised features.
+        """Ridge logistic regression on standardised features.
 
         A single score keeps its direction: where it misleads, the base rate is all it tells.
         """
         X = features.reshape(len(features), -1).astype(np.float64)
-        middle, spread = X.mean(0), X.std(0)
-        spread = np.where(spread > 0, spread, 1.0)
-        X = np.column_stack([np.ones(len(X)), (X - middle) / spread])
-        y, pull = outcome.astype(np.float64), RIDGE * np.eye(X.shape[1])
-        pull[0, 0] = 0.0
-        rate = y.mean()
-        theta = np.zeros(X.shape[1])
-        theta[0] = np.log(rate / (1 - rate))
-        for _ in range(100):
-            p = _sigmoid(X @ theta)
-            curvature = (X * (p * (1 - p))[:, None]).T @ X + pull
-            step = np.linalg.lstsq(curvature, X.T @ (y - p) - pull @ theta, rcond=None)[0]
-            # Bounded steps: separable scores would send Newton's far away.
-            theta += step * min(1.0, 2.0 / max(float(np.abs(step).max()), 2.0))
-            if np.abs(step).max() < 1e-9:
-                break
-        if features.ndim == 1 and theta[1] < 0:
-            return cls(float(np.log(rate / (1 - rate))), np.zeros(1))
-        slopes = theta[1:] / spread
-        return cls(float(theta[0] - slopes @ middle), slopes)
+        fitted = fit_logistic(
+            features=X,
+            groups=np.zeros(len(X), np.int64),
+            outcome=outcome,
+            weight=np.ones(len(X)),
+            signs=np.full(X.shape[1], 1 if features.ndim == 1 else 0),
+            n_groups=1,
+            ridge=RIDGE,
+            # One group alone: the intercept takes all of it.
+            group_ridge=1.0,
+        )
+        return cls(fitted.intercept, fitted.coefficients)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """(N,) probabilities of (N,) scores or (N, F) features."""

@@ -16,17 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ebbing.interest.trace import parent_of
+
 __all__ = ["MOST_LOG_ODDS", "Population"]
 
 Floats = NDArray[np.float64]
 
 MOST_LOG_ODDS = 1000.0
 """Largest parameter there may be: beyond certainty, and small enough for exact sums."""
-
-
-def parent_of(path: str) -> str:
-    """The first component of a path: ``sports`` of ``sports/football``."""
-    return path.partition("/")[0]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -33,6 +33,7 @@ __all__ = [
     "Event",
     "TraceTable",
     "bank_sums",
+    "parent_of",
     "period_start",
 ]
 
@@ -56,6 +57,11 @@ TOTAL = ""
 
 Event = tuple[float, float, Iterable[tuple[str, float]]]
 """Time in seconds since the epoch, weight > 0, interests as (name, share > 0)."""
+
+
+def parent_of(path: str) -> str:
+    """The first component of a path: ``sports`` of ``sports/football``."""
+    return path.partition("/")[0]
 
 
 def period_start(time: float) -> float:
@@ -244,7 +250,7 @@ class TraceTable:
         """
         rolled: dict[str, _Row] = {}
         for name, row in self._iter_rows():
-            parent = name.partition("/")[0]
+            parent = parent_of(name)
             rolled[parent] = _merge_rows(rolled[parent], row) if parent in rolled else row
         return TraceTable.empty()._with_rows(rolled)
 
