@@ -33,6 +33,10 @@ test: $(VENV)/installed ## Run all tests; ARGS go to pytest.
 test-nightly: $(VENV)/installed ## Run the property tests on many more examples (an hour or so).
 	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/property --timeout=0 $(ARGS)
 
+.PHONY: test-faults
+test-faults: $(VENV)/installed ## Do the full damage to gateways and their state; REPORT=FILE keeps figures.
+	@FAULTS=full FAULTS_REPORT='$(REPORT)' $(BIN)/python -m pytest tests/faults --timeout=0 $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/installed $(BUF_ROOT)/installed ## Check style, types and protos.
 	$(BIN)/ruff check .

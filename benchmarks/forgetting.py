@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import circumstances, keep
+from ebbing.progress import Reporter
 from trainer.data.log import read_log
 from trainer.evaluate_forgetting import evaluate_forgetting
-from trainer.progress import Reporter
 from trainer.return_prediction import DAY_S
 
 BEST: dict[str, Callable[..., Any]] = {"auc": max, "user_auc": max, "log_loss": min}

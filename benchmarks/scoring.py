@@ -28,7 +28,8 @@ from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.population import Population
 from ebbing.interest.standing import DAY_S, FEATURES, GROWS_BY_WAITING
 from ebbing.interest.trace import TraceTable
-from server.state.codec import decode_traces, encode_traces
+from server.state.store import Interaction
+from server.state.user_state import Bounds, advanced, decode
 
 NOW_S = 1.75e9
 KNOWN_INTERESTS = 2000
@@ -40,13 +41,22 @@ LIMIT_US = 200
 Task = Callable[[], object]
 
 
-def user(chance: np.random.Generator, interests: int) -> TraceTable:
-    """A user of a year, who engaged each interest up to some forty times."""
+def user(chance: np.random.Generator, interests: int) -> bytes:
+    """State of a user of a year, who engaged each interest up to some forty times."""
     names = chance.choice(KNOWN_INTERESTS, interests, replace=False)
-    return TraceTable.from_events(
-        (NOW_S - age * DAY_S, 1.0, [(f"{name % 40}/{name}", 1.0)])
+    times = [
+        (round((NOW_S - age * DAY_S) * 1e6), f"{name % 40}/{name}")
         for name in names
         for age in chance.uniform(0, 365, 1 + int(chance.pareto(1)) % 40)
+    ]
+    return advanced(
+        None,
+        [
+            Interaction(f"{n}", "user", n + 1, 1, time_us, 1.0, ((name, 1.0),), b"")
+            for n, (time_us, name) in enumerate(times)
+        ],
+        Bounds(interests, 2**20),
+        lambda: (),
     )
 
 
@@ -82,8 +92,8 @@ def decay(table: TraceTable, at: float, half_life_s: float) -> np.ndarray:
 def tasks(interests: int, seed: int) -> dict[str, Task]:
     """What is timed, by name."""
     chance = np.random.default_rng(seed)
-    table, fitted = user(chance, interests), parameters(chance)
-    at, state = NOW_S + DAY_S, encode_traces(table)
+    state, fitted = user(chance, interests), parameters(chance)
+    table, at = decode(state).traces, NOW_S + DAY_S
     name = table.names[0]
     return {
         "exponential_decay": lambda: decay(table, at, 30 * DAY_S),
@@ -92,7 +102,7 @@ def tasks(interests: int, seed: int) -> dict[str, Task]:
         "assess": lambda: assess(table, at, fitted),
         "half_life": lambda: half_life(table, at, fitted),
         "explain_one": lambda: explain(table, at, name, fitted),
-        "decode_traces": lambda: decode_traces(state),
+        "decode_state": lambda: decode(state),
     }
 
 
@@ -133,7 +143,7 @@ def run(interests: int, runs: int, calls: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "cpu_time": found,
         "retention_over_decay": round(score / found["exponential_decay"]["median_us"], 1),
-        "retention_over_decode": round(score / found["decode_traces"]["median_us"], 2),
+        "retention_over_decode": round(score / found["decode_state"]["median_us"], 2),
         "limit_us": LIMIT_US,
         "within_limit": score <= LIMIT_US,
     }

@@ -35,9 +35,14 @@ def main() -> None:
     missing = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
         try:
-            app.command(entry.name)(entry.load())
+            command = entry.load()
         except ModuleNotFoundError as error:
             missing[entry.name] = error.name
+            continue
+        if isinstance(command, typer.Typer):  # a group of commands
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(entry.name)(command)
     if len(sys.argv) > 1 and (module := missing.get(sys.argv[1])):
         sys.exit(
             f"ebbing {sys.argv[1]}: {module} is not installed: "

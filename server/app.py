@@ -44,12 +44,15 @@ from ebbing.v1 import (
 )
 from server.assessing import ReleaseAssess
 from server.catalog import Catalog
+from server.failpoints import Failpoint, arm
 from server.inference.errors import TritonUnavailable
 from server.inference.releases import LoadedRelease, Releases
 from server.inference.triton import TritonClient
 from server.ingest import Ingest
 from server.metrics import BatchMetrics, Metrics
+from server.privacy import Privacy
 from server.recommend.pipeline import Recommender
+from server.retention import Housekeeping
 from server.rpc.boundary import Boundary
 from server.rpc.catalog import CatalogServicer
 from server.rpc.interests import Interests
@@ -59,8 +62,11 @@ from server.rpc.user_data import UserData
 from server.rpc.user_events import UserEvents
 from server.rpc.watching import Watching, reason_bytes
 from server.settings import Settings
-from server.state.sqlite import SqliteStore
+from server.state.open import open_checked
+from server.state.records import Records
 from server.state.store import Store
+from server.state.user_state import Bounds
+from server.state.vault import PlainVault
 from server.users import Users
 from server.watch import News, Watch, WatchConfig
 
@@ -108,6 +114,8 @@ class _Parts:
     users: Users
     ingest: Ingest
     recommender: Recommender
+    privacy: Privacy
+    housekeeping: Housekeeping
     news: News
     watch: Watch
     watching: Watching
@@ -223,8 +231,21 @@ def _assemble(
             settings.transitions_kept_s,
         ),
     )
-    watching = Watching(store.alarms, news, settings.watch_poll_s)
-    return _Parts(metrics, releases, catalog, users, ingest, recommender, news, watch, watching)
+    return _Parts(
+        metrics=metrics,
+        releases=releases,
+        catalog=catalog,
+        users=users,
+        ingest=ingest,
+        recommender=recommender,
+        privacy=Privacy(store, writer, catalog, metrics, settings.repository),
+        housekeeping=Housekeeping(
+            store, writer, metrics, _now_us, lambda: ingest.busy, settings.retention_periods
+        ),
+        news=news,
+        watch=watch,
+        watching=Watching(store.alarms, news, settings.watch_poll_s),
+    )
 
 
 def _grpc_server(settings: Settings, parts: _Parts) -> grpc.aio.Server:
@@ -233,15 +254,23 @@ def _grpc_server(settings: Settings, parts: _Parts) -> grpc.aio.Server:
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(settings.shared_port)),
         ],
     )
     tolerance_us = round(settings.future_tolerance_s * 1e6)
     user_event_service_pb2_grpc.add_UserEventServiceServicer_to_server(
-        UserEvents(parts.ingest, parts.metrics, _now_us, tolerance_us), server
+        UserEvents(
+            parts.ingest,
+            parts.metrics,
+            _now_us,
+            tolerance_us,
+            settings.retention_periods,
+            settings.limits,
+        ),
+        server,
     )
     catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
-        CatalogServicer(parts.catalog), server
+        CatalogServicer(parts.catalog, settings.limits), server
     )
     interest_service_pb2_grpc.add_InterestServiceServicer_to_server(
         Interests(
@@ -255,7 +284,10 @@ def _grpc_server(settings: Settings, parts: _Parts) -> grpc.aio.Server:
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
         ReleaseServicer(parts.releases), server
     )
-    user_data_service_pb2_grpc.add_UserDataServiceServicer_to_server(UserData(), server)
+    user_data_service_pb2_grpc.add_UserDataServiceServicer_to_server(
+        UserData(parts.privacy, parts.releases, _now_us, lambda: uuid.uuid4().hex, settings.alpha),
+        server,
+    )
     if settings.reflection:
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
@@ -272,12 +304,20 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         ManifestError, InferenceError: the release cannot be served, or Triton does not answer.
     """
     async with AsyncExitStack() as stack:
+        if settings.failpoint:
+            arm(Failpoint.parse(settings.failpoint))
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
-        store = SqliteStore(
-            settings.state, settings.max_interests_per_user, settings.max_state_bytes
+        bounds = Bounds(settings.max_interests_per_user, settings.max_user_bytes)
+        records = Records(PlainVault(), bounds)
+        store = open_checked(
+            settings.state,
+            records,
+            settings.state_check,
+            time.monotonic,
+            settings.max_state_bytes,
         )
         stack.callback(store.close)
         writer = ThreadPoolExecutor(1, "state-writer")
@@ -289,7 +329,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
 
         # Ports first: whoever may not have them should not wait for models to load.
-        _require_port(settings.host, settings.port, "--port")
+        if not settings.shared_port:
+            _require_port(settings.host, settings.port, "--port")
         _require_port(settings.host, settings.metrics_port, "--metrics-port")
         try:
             port = server.add_insecure_port(f"{settings.host}:{settings.port}")
@@ -305,6 +346,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
 
         committing = asyncio.create_task(parts.ingest.run())
         stack.push_async_callback(_ended, committing)
+        stack.push_async_callback(_ended, asyncio.create_task(parts.housekeeping.run()))
         if settings.watch:
             stack.push_async_callback(_ended, asyncio.create_task(parts.watch.run()))
         await server.start()

@@ -11,7 +11,7 @@ from ebbing.v1 import catalog_service_pb2 as pb
 from server.errors import ItemNotFound
 from server.state.store import InterestRecord, ItemRecord, RelationRecord, Store
 
-__all__ = ["Catalog"]
+__all__ = ["Catalog", "item_record", "relation_record"]
 
 REMEMBERED_ITEMS = 200_000
 
@@ -69,7 +69,7 @@ class Catalog:
 
     async def write_items(self, items: Sequence[pb.Item]) -> None:
         """Create or replace items, durably; all or none."""
-        records = [_item_record(item) for item in items]
+        records = [item_record(item) for item in items]
         await self._run(lambda: self._store.write_items(records))
 
     async def delete_item(self, item_id: str) -> None:
@@ -83,16 +83,15 @@ class Catalog:
 
     async def write_relations(self, relations: Sequence[pb.Relation]) -> None:
         """Create or replace relations, durably; all or none."""
-        records = [
-            RelationRecord(r.user_id, r.other_user_id, r.SerializeToString()) for r in relations
-        ]
+        records = [relation_record(relation) for relation in relations]
         await self._run(lambda: self._store.write_relations(records))
 
     async def _run(self, write: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._writer, write)
 
 
-def _item_record(item: pb.Item) -> ItemRecord:
+def item_record(item: pb.Item) -> ItemRecord:
+    """An item as a store holds it."""
     return ItemRecord(
         item_id=item.item_id,
         item_key=item_key(item.item_id),
@@ -101,3 +100,8 @@ def _item_record(item: pb.Item) -> ItemRecord:
         expire_us=item.expire_time.ToMicroseconds(),
         body=item.SerializeToString(deterministic=True),
     )
+
+
+def relation_record(relation: pb.Relation) -> RelationRecord:
+    """A relation as a store holds it."""
+    return RelationRecord(relation.user_id, relation.other_user_id, relation.SerializeToString())

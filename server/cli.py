@@ -14,7 +14,10 @@ from ebbing.cli import CommandError
 
 def serve(
     state: Annotated[
-        Path | None, typer.Option(help="SQLite file of events and state.", show_default="ebbing.db")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="File of events and state, or URL.", show_default="ebbing.db"
+        ),
     ] = None,
     repository: Annotated[
         Path | None, typer.Option(help="Folder of models and releases.", show_default="triton_repo")
@@ -35,6 +38,10 @@ def serve(
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of /metrics.", show_default="9464")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Processes that share the port.", show_default="1"),
+    ] = None,
 ) -> None:
     """Run the gateway until Ctrl-C or SIGTERM; running calls are answered first.
 
@@ -45,6 +52,8 @@ def serve(
         ebbing serve
 
         ebbing serve --state /var/lib/ebbing/state.db --triton triton:8001 --host 0.0.0.0
+
+        ebbing serve --workers 4
 
         EBBING_ALPHA=3 ebbing serve --release 4
     """
@@ -59,6 +68,7 @@ def serve(
     from server.inference.errors import InferenceError
     from server.logs import configure_logs
     from server.settings import Settings
+    from server.workers import Serving, WorkerFailed, run_workers
 
     given: dict[str, Any] = {
         "state": state,
@@ -68,17 +78,27 @@ def serve(
         "host": host,
         "port": port,
         "metrics_port": metrics_port,
+        "workers": workers,
     }
+    given = {name: value for name, value in given.items() if value is not None}
     configure_logs()
 
     def tell(gateway: Gateway) -> None:
         typer.echo(f"gateway  grpc://{gateway.address}  (release {gateway.release.release})")
         typer.echo(f"metrics  http://{gateway.metrics_address}/metrics")
 
+    def tell_all(serving: Serving) -> None:
+        typer.echo(f"gateway  grpc://{serving.address}  ({settings.workers} processes)")
+        for address in serving.metrics_addresses:
+            typer.echo(f"metrics  http://{address}/metrics")
+
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**given)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(settings, tell))
+            if settings.workers > 1:
+                runner.run(run_workers(settings, given, tell_all))
+            else:
+                runner.run(run(settings, tell))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
@@ -88,8 +108,13 @@ def serve(
     except InferenceError as error:
         detail = f" ({error.detail})" if error.detail else ""
         raise CommandError(f"{error}{detail}") from error
-    except (ManifestError, StartError) as error:
+    except (ManifestError, StartError, WorkerFailed) as error:
         raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(
+            f"cannot listen on {settings.host}, port {settings.port} ({error.strerror}):"
+            " choose another with --host and --port"
+        ) from error
     except asyncio.CancelledError:
         typer.echo("stopped before it served")
 

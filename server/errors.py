@@ -33,6 +33,8 @@ __all__ = [
     "ReleaseNotFound",
     "StorageFull",
     "StoreUnavailable",
+    "UserDeleted",
+    "UserErased",
     "UserNotFound",
     "to_status",
 ]
@@ -91,6 +93,13 @@ class EventIdReused(EbbingError):
     reason = "EVENT_ID_REUSED"
 
 
+class UserDeleted(EbbingError):
+    """The user was deleted after the event happened."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "USER_DELETED"
+
+
 class ItemKeyCollision(EbbingError):
     """Two item ids have the same 63-bit key."""
 
@@ -99,10 +108,17 @@ class ItemKeyCollision(EbbingError):
 
 
 class UserNotFound(EbbingError):
-    """The user has no event."""
+    """Nothing is known of the user."""
 
     code = grpc.StatusCode.NOT_FOUND
     reason = "USER_NOT_FOUND"
+
+
+class UserErased(EbbingError):
+    """The user was deleted, and the key of what is still stored somewhere with them."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "USER_ERASED"
 
 
 class InterestNotFound(EbbingError):

@@ -18,10 +18,11 @@ from ebbing.history import item_key
 from ebbing.v1 import user_event_pb2
 from server.catalog import Catalog
 from server.errors import Overloaded
+from server.failpoints import reach
 from server.metrics import Metrics
 from server.state.store import Interaction, Interests, Store, WriteOutcome
 
-__all__ = ["EventResult", "Ingest"]
+__all__ = ["EventResult", "Ingest", "resolve"]
 
 
 class EventResult(NamedTuple):
@@ -97,7 +98,8 @@ class Ingest:
             key = item_key(event.item_id) if event.item_id else 0
             item = known.get(key)
             unknown.append(bool(key) and item is None)
-            interactions.append(self._resolve(event, key, item.interests if item else ()))
+            weight = self._weights[EventType(event.event_type)]
+            interactions.append(resolve(event, key, item.interests if item else (), weight))
         done: asyncio.Future[list[EventResult]] = asyncio.get_running_loop().create_future()
         self._pending += len(events)
         self._waiting.append(_Group(interactions, unknown, done))
@@ -131,6 +133,7 @@ class Ingest:
     async def _commit(self, groups: list[_Group], size: int) -> None:
         interactions = [i for group in groups for i in group.interactions]
         loop = asyncio.get_running_loop()
+        reach("ingest.taken")
         try:
             with self._metrics.state_seconds.labels("append").time():
                 outcomes = await loop.run_in_executor(
@@ -143,6 +146,7 @@ class Ingest:
             return
         finally:
             self._pending -= size
+        reach("ingest.acknowledged")
         self._committed()
         self._metrics.commit_events.observe(size)
         following = iter(outcomes)
@@ -153,24 +157,33 @@ class Ingest:
             if not group.done.cancelled():
                 group.done.set_result(results)
 
-    def _resolve(
-        self, event: user_event_pb2.UserEvent, key: int, item_interests: Interests
-    ) -> Interaction:
-        own = {i.interest: i.share or 1.0 for i in event.interests}
-        return Interaction(
-            event_id=event.event_id,
-            user_id=event.user_id,
-            item_key=key,
-            event_type=event.event_type,
-            time_us=event.event_time.ToMicroseconds(),
-            weight=self._weights[EventType(event.event_type)],
-            interests=tuple(own.items()) or item_interests,
-            body=event.SerializeToString(deterministic=True),
-        )
-
     def _count(self, interactions: Sequence[Interaction], results: Sequence[EventResult]) -> None:
         for one, result in zip(interactions, results, strict=True):
             kind = EventType(one.event_type).name.lower()
             self._metrics.user_events.labels(kind, result.outcome.value).inc()
             if result.unknown_item and result.outcome is WriteOutcome.ACCEPTED:
                 self._metrics.unknown_items.inc()
+
+
+def resolve(
+    event: user_event_pb2.UserEvent, key: int, item_interests: Interests, weight: float
+) -> Interaction:
+    """What a valid event says about interest: its own interests, or else its item's.
+
+    Args:
+        event: the event.
+        key: of its item; 0 without one.
+        item_interests: of its item; none without one.
+        weight: interest that an event of its type shows.
+    """
+    own = {i.interest: i.share or 1.0 for i in event.interests}
+    return Interaction(
+        event_id=event.event_id,
+        user_id=event.user_id,
+        item_key=key,
+        event_type=event.event_type,
+        time_us=event.event_time.ToMicroseconds(),
+        weight=weight,
+        interests=tuple(own.items()) or item_interests,
+        body=event.SerializeToString(deterministic=True),
+    )

@@ -130,6 +130,24 @@ class Metrics:
             "Users to be solved, counted up to about 100000",
             registry=registry,
         )
+        self.pruned = Counter(
+            "ebbing_pruned_total",
+            "What was forgotten because its retention period was over",
+            ("kind",),
+            registry=registry,
+        )
+        self.state_users = Gauge(
+            "ebbing_state_users", "Users of whom state is kept", registry=registry
+        )
+        self.state_events = Gauge("ebbing_state_events", "Events kept", registry=registry)
+        self.state_stored_bytes = Gauge(
+            "ebbing_state_stored_bytes", "Bytes that the store holds", registry=registry
+        )
+        self.state_bytes_per_user = Gauge(
+            "ebbing_state_bytes_per_user",
+            "Bytes that the store holds per user, events and catalogue included",
+            registry=registry,
+        )
         self.release_info = Gauge(
             "ebbing_release_info",
             "1 for the releases in service",

@@ -8,13 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ebbing.events import DEFAULT_EVENT_WEIGHTS, EventType, event_type_from_name
+from server.failpoints import Failpoint
+from server.limits import Limits
+from server.retention import RetentionPeriods
+from server.state.open import StateCheck, location
 
 __all__ = ["Settings"]
 
+CONTRACT = Limits()
+SHORTEST_PERIOD_S = 30 * 86400.0
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -23,8 +29,21 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="EBBING_", frozen=True, extra="ignore")
 
-    state: Path = Path("ebbing.db")
-    """SQLite file that holds events and state; made if missing."""
+    state: Path | str = Path("ebbing.db")
+    """SQLite file that holds events and state, made if missing; or the URL of a Redis."""
+    state_check: StateCheck = "quick"
+    """What of a state file is checked before anything is served from it: all (``full``, some 25 s
+    per GB), what there is time for in half a second (``quick``), or only that nothing is missing
+    (``off``). Whatever is read of users later is checked in any case."""
+    pseudonym_key_file: Path | None = None
+    """Key file for the names users are stored under; without it, users are stored under their ids.
+    Its first key names them. A state is of one such key: under another it has to be moved."""
+    master_key_file: Path | None = None
+    """Key file that wraps users' data keys; without it, nothing is encrypted. Its first key wraps,
+    any of them unwraps. Both files are made with ``ebbing keys new``."""
+    keyring: str = ""
+    """SQLite file of users' data keys, which is in no backup of the state; made if missing. Without
+    it, the name of the state file and ``.keys``."""
     repository: Path = Path("triton_repo")
     """Folder of models and releases that Triton reads too."""
     release: int = Field(0, ge=0)
@@ -42,6 +61,11 @@ class Settings(BaseSettings):
     """gRPC port; 0 takes a free one."""
     metrics_port: Port = 9464
     """Port of /metrics; 0 takes a free one."""
+    workers: int = Field(1, ge=1, le=64)
+    """Gateway processes that share the gRPC port and the state; the metrics of each have a port of
+    their own, one after another."""
+    shared_port: bool = False
+    """Whether other processes may serve on the same gRPC port; set for the workers."""
     reflection: bool = True
     """Whether clients may ask for the contract."""
     max_message_bytes: int = Field(8 * 2**20, ge=2**16, le=2**30)
@@ -62,10 +86,37 @@ class Settings(BaseSettings):
     """Largest size of the state file, bytes; 0 is as large as the disk allows."""
     max_interests_per_user: int = Field(128, ge=8, le=1024)
     """Interests kept per user; the weakest long-term interest goes first."""
+    max_user_bytes: int = Field(12 * 1024, ge=4096, le=2**20)
+    """Bytes kept per user besides the event log; over it, too, the weakest interest goes first."""
     future_tolerance_s: float = Field(60.0, ge=0, le=86400)
     """How far an event may lie in the future before it is refused, seconds."""
     event_weights: dict[EventType, float] = dict(DEFAULT_EVENT_WEIGHTS)
     """Interest one event of each type shows; 0 leaves no trace. JSON by name, others unchanged."""
+
+    events_kept_s: float = Field(0.0, ge=0, le=100 * 365 * 86400)
+    """How long events are kept, seconds, at least 30 days; 0 is for ever. Older ones are forgotten,
+    and new ones that old, less 3 days, are refused: once forgotten they could not be told from
+    others. What they said of interests stays in the users' states; but trainers, answers as of past
+    moments and a rebuild of states have only the events that are kept."""
+    inactive_users_kept_s: float = Field(0.0, ge=0, le=100 * 365 * 86400)
+    """How long after their newest event users are kept, seconds, at least 30 days; 0 is for ever.
+    Then they are forgotten wholly, as if they had never been; if they come back they are new."""
+    deletions_kept_s: float = Field(0.0, ge=0, le=100 * 365 * 86400)
+    """How long it is remembered that a user was deleted, seconds; 0 is for ever. It keeps events
+    from before the deletion out, so it may be set only with ``events_kept_s``, and not below it."""
+
+    max_id_bytes: int = Field(CONTRACT.id_bytes, ge=16, le=CONTRACT.id_bytes)
+    """Bytes of an id that is written, at most."""
+    max_path_bytes: int = Field(CONTRACT.path_bytes, ge=16, le=CONTRACT.path_bytes)
+    """Bytes of an interest's path that is written, at most."""
+    max_text_bytes: int = Field(CONTRACT.text_bytes, ge=64, le=CONTRACT.text_bytes)
+    """Bytes of an event's query or attribution token, or an item's attribute, at most."""
+    max_interests_per_event: int = Field(CONTRACT.interests, ge=1, le=CONTRACT.interests)
+    """Interests of one event or item, at most."""
+    max_batch_events: int = Field(CONTRACT.events, ge=1, le=CONTRACT.events)
+    """Events of one call, at most. ``ebbing.client`` sends as many as the contract allows."""
+    max_batch_rows: int = Field(CONTRACT.rows, ge=1, le=CONTRACT.rows)
+    """Items, interests or relations of one call, at most. As for events."""
 
     watch: bool = True
     """Whether this gateway looks for changes of interests' states; of several on one state at least
@@ -90,6 +141,54 @@ class Settings(BaseSettings):
     candidates: int = Field(128, ge=1, le=512)
     """Candidates ranked for a slate."""
 
+    failpoint: str = ""
+    """For tests only: where the gateway kills itself, such as ``append.logged:kill:3``, see
+    ``server.failpoints``; empty: nowhere."""
+
+    @property
+    def retention_periods(self) -> RetentionPeriods:
+        """How long things are kept."""
+        return RetentionPeriods(
+            self.events_kept_s, self.inactive_users_kept_s, self.deletions_kept_s
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """How much one write may hold."""
+        return Limits(
+            id_bytes=self.max_id_bytes,
+            path_bytes=self.max_path_bytes,
+            text_bytes=self.max_text_bytes,
+            interests=self.max_interests_per_event,
+            events=self.max_batch_events,
+            rows=self.max_batch_rows,
+        )
+
+    @field_validator("state", mode="before")
+    @classmethod
+    def _state_located(cls, given: object) -> object:
+        return location(given) if isinstance(given, str) else given
+
+    @field_validator("events_kept_s", "inactive_users_kept_s")
+    @classmethod
+    def _period_long_enough(cls, kept_s: float) -> float:
+        if 0 < kept_s < SHORTEST_PERIOD_S:
+            raise ValueError(f"must be at least {SHORTEST_PERIOD_S:.0f} (30 days), or 0 for ever")
+        return kept_s
+
+    @field_validator("deletions_kept_s")
+    @classmethod
+    def _deletions_outlast_events(cls, kept_s: float, info: ValidationInfo) -> float:
+        # Fields are checked in order, so the others are there, unless they are wrong themselves.
+        events_s = info.data.get("events_kept_s", 0.0)
+        least_s = events_s + info.data.get("future_tolerance_s", 0.0)
+        if kept_s and (not events_s or kept_s < least_s):
+            raise ValueError(
+                f"must be 0 for ever, or at least {least_s:.0f} with events_kept_s above 0: events"
+                " of before the deletion would be taken again"
+            )
+        return kept_s
+
     @field_validator("event_weights", mode="before")
     @classmethod
     def _weights_by_name(cls, given: object) -> object:
@@ -105,3 +204,10 @@ class Settings(BaseSettings):
             if weight and not 1e-6 <= weight <= 1000.0:
                 raise ValueError(f"weight of {kind.name} must be 0, or from 0.000001 to 1000")
         return weights
+
+    @field_validator("failpoint")
+    @classmethod
+    def _failpoint_exists(cls, text: str) -> str:
+        if text:
+            Failpoint.parse(text)
+        return text

@@ -85,7 +85,7 @@ def solved_alarms(alarms: Sequence[Alarm], assess: Assess, now_us: int) -> list[
         due = following[mine].min(initial=math.inf)
         settlements.append(
             Settlement(
-                alarm.user_id,
+                alarm.owner,
                 alarm.version,
                 Told(at, dict(zip(one.names, present[mine], strict=True))).encode(),
                 round(due * 1e6) if math.isfinite(due) else None,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from ebbing.history import HISTORY_LENGTH, EncodedHistory, encode_history
 from ebbing.interest.course import Course
+from ebbing.interest.profile import interest_vectors
 from ebbing.interest.trace import Event, TraceTable
 from server.errors import AtBeforeFirstEvent
-from server.state.store import Store, advance
+from server.state.store import History, Interaction, Store
 
 __all__ = ["UserView", "Users"]
 
@@ -45,23 +49,25 @@ class Users:
         Raises:
             AtBeforeFirstEvent: ``at_us`` is before the user's first engagement.
         """
-        traces = self._store.traces(user_id)
-        if traces is None:
+        (state,) = self._store.states([user_id])
+        if state is None:
             return None
+        traces, history = state
         newest_us = _newest_us(traces)
         moment_us = max(now_us, newest_us) if at_us is None else at_us
         if moment_us < newest_us:
             self.require_known("at", user_id, moment_us)
-            _, past = await anext(self._replayed(user_id, moment_us, [moment_us]))
-            traces = past
+            past = _Past()
+            log = past.watched(self._store.interactions(user_id, moment_us))
+            _, traces = await anext(self._replayed(log, [moment_us]))
+            history = past.history
         at_s = moment_us / 1e6
-        history = self._store.history(user_id, moment_us, HISTORY_LENGTH)
         return UserView(user_id, at_s, traces, encode_history(*history, at_s))
 
     def latest_us(self, user_id: str, now_us: int) -> int:
         """What counts as now for a user: not before an event that lies slightly ahead."""
-        traces = self._store.traces(user_id)
-        return max(now_us, _newest_us(traces)) if traces else now_us
+        (state,) = self._store.states([user_id])
+        return max(now_us, _newest_us(state.traces)) if state else now_us
 
     async def course(
         self, user_id: str, until_us: int, moments_us: Sequence[int]
@@ -70,10 +76,12 @@ class Users:
 
         Events after ``until_us`` count for none: from there on it is a forecast.
         """
-        traces = self._store.traces(user_id) or TraceTable.empty()
+        (state,) = self._store.states([user_id])
+        traces = state.traces if state else TraceTable.empty()
         newest_us = _newest_us(traces)
         past = [m for m in moments_us if min(m, until_us) < newest_us]
-        async for moment in self._replayed(user_id, until_us, past):
+        log = self._store.interactions(user_id, until_us)
+        async for moment in self._replayed(log, past):
             yield moment
         for moment_us in moments_us[len(past) :]:
             yield moment_us, traces
@@ -105,15 +113,46 @@ class Users:
             )
 
     async def _replayed(
-        self, user_id: str, until_us: int, moments_us: Sequence[int]
+        self, log: Iterable[Interaction], moments_us: Sequence[int]
     ) -> AsyncIterator[tuple[int, TraceTable]]:
         """As ``course``, computed anew from the event log."""
-        log = self._store.interactions(user_id, until_us)
         course = Course((i.time_s, i.weight, i.interests) for i in log)
         for moment_us in moments_us:
             while course.advance(moment_us / 1e6, STEP):
                 await asyncio.sleep(0)
-            yield moment_us, advance(course.table, (), self._max_interests)
+            yield moment_us, _strongest(course.table, self._max_interests)
+
+
+class _Past:
+    """Keeps the newest engagements with items of a log that is read."""
+
+    def __init__(self) -> None:
+        self._newest: deque[Interaction] = deque(maxlen=HISTORY_LENGTH)
+
+    def watched(self, log: Iterable[Interaction]) -> Iterator[Interaction]:
+        """The log."""
+        for one in log:
+            if one.item_key:
+                self._newest.append(one)
+            yield one
+
+    @property
+    def history(self) -> History:
+        """The newest of what was read."""
+        return History(
+            np.array([one.item_key for one in self._newest], np.int64),
+            np.array([one.time_s for one in self._newest], np.float64),
+            np.array([one.event_type for one in self._newest], np.int32),
+        )
+
+
+def _strongest(traces: TraceTable, most: int) -> TraceTable:
+    """The traces without the weakest long-term interests over a number."""
+    surplus = len(traces.names) - most
+    if surplus <= 0:
+        return traces
+    strength = interest_vectors(traces, traces.span[1]).long_term
+    return traces.without(traces.names[i] for i in np.argsort(strength, kind="stable")[:surplus])
 
 
 def _newest_us(traces: TraceTable) -> int:

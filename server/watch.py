@@ -190,10 +190,10 @@ class Watch:
         settlements = self._settlements(alarms, self._assess())
         written = self._alarms.settle(settlements, self._now_us())
         told = False
-        by_user = {alarm.user_id: alarm for alarm in alarms}
+        by_owner = {alarm.owner: alarm for alarm in alarms}
         for settlement, counts in zip(settlements, written, strict=True):
             if counts:
-                self._count(by_user[settlement.user_id], settlement)
+                self._count(by_owner[settlement.owner], settlement)
                 told |= bool(settlement.transitions)
         share = sum(alarm.touched for alarm in alarms) / len(alarms)
         return _Batch(len(alarms), share * (time.perf_counter() - began), told, 0.0)
@@ -228,7 +228,7 @@ class Watch:
                 # One that cannot be solved, whatever the reason, must not be in everybody's way.
                 failures.append(error)
                 (one,) = some
-                return [Settlement(one.user_id, one.version, one.told, now_us + PUT_OFF_US)]
+                return [Settlement(one.owner, one.version, None, now_us + PUT_OFF_US)]
 
         settlements = solved(alarms)
         if failures:

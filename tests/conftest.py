@@ -10,7 +10,12 @@ import os
 from hypothesis import HealthCheck, settings
 
 # Real processes that tests of several folders share: one Triton, one release, one gateway a run.
-pytest_plugins = ("tests.harness.triton", "tests.harness.release", "tests.harness.gateway")
+pytest_plugins = (
+    "tests.harness.triton",
+    "tests.harness.release",
+    "tests.harness.gateway",
+    "tests.harness.redis",
+)
 
 # Wall time says nothing about a property on a busy machine, hence no deadline.
 settings.register_profile("default", max_examples=100, deadline=None)

@@ -67,7 +67,7 @@ def train(
 
         ebbing train --data data/shop --out runs/shop --budget-seconds 120
     """
-    from trainer.progress import Reporter
+    from ebbing.progress import Reporter
 
     reporter = Reporter()
     with reporter.stage("training libraries", 1):
@@ -144,8 +144,8 @@ def evaluate(
 
 
 def _evaluate_ranking(data: Path, run: Path, json_file: Path | None) -> None:
+    from ebbing.progress import Reporter
     from trainer.data.log import LogError
-    from trainer.progress import Reporter
     from trainer.runs import RunError, evaluate_run
 
     try:
@@ -184,11 +184,11 @@ def _measure_forgetting(
 
     from rich.console import Console
 
+    from ebbing.progress import Reporter
     from trainer.data.log import read_log
     from trainer.evaluate_forgetting import PROTOCOL, evaluate_forgetting
     from trainer.forgetting_report import report, table
     from trainer.outputs import OutputError, check_folder, check_writable, write_all
-    from trainer.progress import Reporter
 
     started = time.monotonic()
     for path in (json_file, scores):

@@ -12,9 +12,9 @@ from torch import Tensor
 from ebbing.features import candidate_features
 from ebbing.history import item_keys
 from ebbing.interest.forgetting import ForgettingParameters
+from ebbing.progress import Reporter
 from trainer.data.log import EventLog
 from trainer.data.replay import History, histories_before, state_before
-from trainer.progress import Reporter
 
 PROTOCOL = (
     "leave-one-out: each user's last event is the test, asked for at its own time; all events "

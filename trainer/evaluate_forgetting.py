@@ -17,12 +17,12 @@ import numpy as np
 from ebbing.interest.assessment import retention as retention_of
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.trace import TraceTable
+from ebbing.progress import Reporter
 from trainer.baselines import BASELINES, Past, predict
 from trainer.data.log import EventLog
 from trainer.data.replay import traced_events
 from trainer.forgetting import STEPS, fit_forgetting
 from trainer.metrics import figures
-from trainer.progress import Reporter
 from trainer.return_prediction import DAY_S, Engagements, ReturnCases, cut_of, exploded
 
 PROTOCOL = (

@@ -7,20 +7,21 @@ on this log; then they are fitted on all cuts, older ones counting less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.population import Population
-from ebbing.interest.standing import FALLS_BY_WAITING, FEATURES, GROWS_BY_WAITING, SHARE_RATES
+from ebbing.interest.standing import FEATURES
 from trainer.company import Company, Users, learn_company
 from trainer.cuts import Cut, cuts_of, usual_gap_of
 from trainer.data.log import EventLog
 from trainer.horizons import horizon_family
 from trainer.logistic import Logistic, fit_logistic, shift_to
 from trainer.metrics import auc, log_loss
+from trainer.prior import PRIOR, SIGNS, case_weights, coefficients_of
 from trainer.return_prediction import HORIZON_S, Engagements, ReturnCases, exploded
 from trainer.standing import popularity_at
 
@@ -30,16 +31,8 @@ ROUNDS = 2
 """Times company is learned on what the logistic leaves, and the logistic fitted beside it."""
 STEPS = 5
 """Steps `fit_forgetting` tells of."""
-SHARES = ("long_share", "medium_share", "short_share", "event_share")
 DIGITS = 6
 """Significant digits published."""
-
-_SIGNS = np.zeros(len(FEATURES) + len(SHARE_RATES))
-_SIGNS[list(GROWS_BY_WAITING)] = -1
-_SIGNS[list(FALLS_BY_WAITING)] = 1
-# The shares tell much the same. Left alone they would share it out among them with opposite signs,
-# which predicts no better, and explanations would hold it against an interest to be attended to.
-_SIGNS[[FEATURES.index(name) for name in SHARES]] = 1
 
 
 @dataclass(frozen=True)
@@ -47,16 +40,23 @@ class Restraint:
     """How little the fit believes."""
 
     ridge: float
-    """Pull of the coefficients to 0, per squared standard deviation of their features."""
+    """Pull of the coefficients, per squared standard deviation of their features."""
     interest_ridge: float
     """Pull of each interest's own record of returns to 0, per squared log-odds."""
     cuts_to_half: float
     """Cuts after which a case counts half."""
+    to_prior: bool = False
+    """Whether the coefficients are pulled to what other logs say of them, and not to 0."""
 
 
-RESTRAINTS = (Restraint(1.0, 3.0, 6.0), Restraint(20.0, 10.0, 3.0))
-"""What is tried on the newest cut: for logs that tell much, and for logs that tell little. A log
-of one cut is taken to tell little."""
+RESTRAINTS = (
+    Restraint(1.0, 3.0, 6.0),
+    Restraint(20.0, 10.0, 3.0),
+    Restraint(2000.0, 10.0, 3.0, to_prior=True),
+    Restraint(100.0, 10.0, 3.0, to_prior=True),
+)
+"""What is tried on the newest cut: for logs that tell much, that tell less, and that are better
+told by others. The last is taken for a log of one cut."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,13 @@ class _Fitting:
 
     n_interests: int
     default_gap_s: float
+    prior: np.ndarray | None
+    """(F,) coefficients that other logs tell."""
+
+    @property
+    def restraints(self) -> list[Restraint]:
+        """Those that can be tried."""
+        return [one for one in RESTRAINTS if self.prior is not None or not one.to_prior]
 
     def plain(self, cuts: Sequence[Cut], restraint: Restraint) -> _Model:
         """A model without company."""
@@ -114,17 +121,17 @@ class _Fitting:
     def _logistic(
         self, cuts: Sequence[Cut], restraint: Restraint, offset: np.ndarray | float
     ) -> Logistic:
-        weights = [np.full(len(cut.cases), cut.weight(restraint.cuts_to_half)) for cut in cuts]
         return fit_logistic(
             np.concatenate([cut.features(self.default_gap_s) for cut in cuts]),
             np.concatenate([cut.interests for cut in cuts]),
             np.concatenate([cut.cases.returned for cut in cuts]),
-            np.concatenate(weights),
-            _SIGNS,
+            case_weights(cuts, restraint.cuts_to_half),
+            SIGNS,
             self.n_interests,
             restraint.ridge,
             restraint.interest_ridge,
             offset,
+            self.prior if self.prior is not None and restraint.to_prior else 0.0,
         )
 
 
@@ -133,6 +140,7 @@ def fit_forgetting(
     version: str,
     horizon_s: float = HORIZON_S,
     advance: Callable[[int], None] = lambda _: None,
+    prior: Mapping[str, float] | None = PRIOR,
 ) -> FittedForgetting:
     """Fit on a log; deterministic on CPU.
 
@@ -141,6 +149,7 @@ def fit_forgetting(
         version: what the parameters are to be called.
         horizon_s: seconds, above 0.
         advance: told of steps done, of `STEPS`.
+        prior: what other logs tell of the coefficients; see `trainer.prior`. None: nothing.
 
     Raises:
         FittingError: the log holds no cut at which some cases returned and others did not.
@@ -150,9 +159,10 @@ def fit_forgetting(
     cuts = cuts_of(log, rows, asked, horizon_s)
     advance(1)
     newest, end = cuts[0], float(rows.times.max())
-    fitting = _Fitting(len(rows.names), usual_gap_of(newest, horizon_s))
+    expected = None if prior is None else coefficients_of(prior)
+    fitting = _Fitting(len(rows.names), usual_gap_of(newest, horizon_s), expected)
     metrics = {}
-    restraint, together = RESTRAINTS[-1], False
+    restraint, together = fitting.restraints[-1], False
     if len(cuts) > 1:
         restraint, together, metrics["held_out"] = _chosen(fitting, cuts[1:], newest)
     advance(2)
@@ -176,15 +186,25 @@ def _chosen(
     """Which restraint does best on the newest cut, whether company helps, and the figures there."""
     returned = newest.cases.returned
     tried = []
-    for restraint in RESTRAINTS:
+    for restraint in fitting.restraints:
         model = fitting.plain(earlier, restraint)
         said = model.log_odds(newest)
-        tried.append((_metrics(said, returned), said, model, restraint))
-    figures, said, plain, restraint = min(tried, key=lambda one: one[0]["log_loss"])
+        tried.append((_loss_at_level(said, returned), said, model, restraint))
+    _, said, plain, restraint = min(tried, key=lambda one: one[0])
     heard = fitting.with_company(plain, earlier, restraint).log_odds(newest)
     if not _helps(newest.cases, said, heard):
-        return restraint, False, figures
+        return restraint, False, _metrics(said, returned)
     return restraint, True, _metrics(heard, returned)
+
+
+def _loss_at_level(log_odds: np.ndarray, returned: np.ndarray) -> float:
+    """Log loss where the level is right: that of a cut comes and goes, whatever the restraint."""
+    return _metrics(log_odds + _missing(log_odds, returned), returned)["log_loss"]
+
+
+def _missing(log_odds: np.ndarray, returned: np.ndarray) -> float:
+    """What the level of log-odds is short of for as many returns as there were."""
+    return shift_to(log_odds, np.ones(len(log_odds)), float(returned.sum()))
 
 
 def _helps(cases: ReturnCases, plain: np.ndarray, heard: np.ndarray) -> bool:
@@ -199,10 +219,8 @@ def _helps(cases: ReturnCases, plain: np.ndarray, heard: np.ndarray) -> bool:
 
 def _at_level_of(newest: Cut, model: _Model) -> _Model:
     """How readily users return at all comes and goes; the newest cut tells most of where it is."""
-    log_odds = model.log_odds(newest)
-    weight = np.ones(len(log_odds))
-    moved = shift_to(log_odds, weight, float(newest.cases.returned.sum()))
-    intercept = model.logistic.intercept + LEVEL_PERSISTS * moved
+    missing = _missing(model.log_odds(newest), newest.cases.returned)
+    intercept = model.logistic.intercept + LEVEL_PERSISTS * missing
     return replace(model, logistic=replace(model.logistic, intercept=intercept))
 
 

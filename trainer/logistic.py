@@ -37,6 +37,7 @@ def fit_logistic(
     ridge: float,
     group_ridge: float,
     offset: np.ndarray | float = 0.0,
+    expected: np.ndarray | float = 0.0,
 ) -> Logistic:
     """The penalised maximum of likelihood, by Newton's method.
 
@@ -51,9 +52,10 @@ def fit_logistic(
         weight: (N,) of each case, ≥ 0.
         signs: (F,) −1, 0 or 1: coefficients must not be of the opposite sign; 0 allows either.
         n_groups: number of groups.
-        ridge: pull of coefficients to 0, per squared unit of standardised features.
+        ridge: pull of coefficients to those expected, per squared unit of standardised features.
         group_ridge: pull of the groups' effects to 0.
         offset: log-odds known already, (N,).
+        expected: coefficients that are pulled to, (F,).
     """
     middle, spread = features.mean(axis=0), features.std(axis=0)
     # A column that hardly varies says nothing: it is not blown up to say much.
@@ -63,11 +65,20 @@ def fit_logistic(
     )
     free = np.concatenate([[True], telling])
     pull = np.concatenate([[0.0], np.full(features.shape[1], ridge)])
+    centre = np.concatenate([[0.0], expected * spread])
     bound = np.concatenate([[0], signs])
     while True:
         theta = np.zeros(X.shape[1])
         theta[free], effects = _newton(
-            X[:, free], groups, outcome, weight, pull[free], n_groups, group_ridge, offset
+            X[:, free],
+            groups,
+            outcome,
+            weight,
+            pull[free],
+            centre[free],
+            n_groups,
+            group_ridge,
+            offset,
         )
         wrong = free & (theta * bound < 0)
         if not wrong.any():
@@ -83,6 +94,7 @@ def _newton(
     outcome: np.ndarray,
     weight: np.ndarray,
     pull: np.ndarray,
+    centre: np.ndarray,
     n_groups: int,
     group_pull: float,
     offset: np.ndarray | float,
@@ -93,14 +105,15 @@ def _newton(
     def loss(theta: np.ndarray, effects: np.ndarray) -> float:
         z = X @ theta + effects[groups] + offset
         fit = float((weight * (np.logaddexp(0.0, z) - y * z)).sum())
-        return fit + 0.5 * float(pull @ theta**2) + 0.5 * group_pull * float(effects @ effects)
+        pulled = float(pull @ (theta - centre) ** 2) + group_pull * float(effects @ effects)
+        return fit + 0.5 * pulled
 
     value = loss(theta, effects)
     for _ in range(MOST_STEPS):
         p = 1.0 / (1.0 + np.exp(-(X @ theta + effects[groups] + offset)))
         residual, curve = weight * (p - y), weight * p * (1.0 - p)
         curved = X * curve[:, None]
-        slope = X.T @ residual + pull * theta
+        slope = X.T @ residual + pull * (theta - centre)
         group_slope = np.bincount(groups, residual, n_groups) + group_pull * effects
         group_curve = np.bincount(groups, curve, n_groups) + group_pull
         both = np.stack([np.bincount(groups, column, n_groups) for column in curved.T])

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ebbing.progress import Reporter
 from trainer.data.replay import Examples, ReplayConfig
 from trainer.metrics import auc
 from trainer.models.mlp import MlpConfig, MlpRanker
 from trainer.models.vocabulary import Vocabulary
-from trainer.progress import Reporter
 from trainer.reproducible import reproducible
 from trainer.retrieval import EpochFigures, TrainingError
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ebbing.history import item_keys
+from ebbing.progress import Reporter
 from trainer.data.log import EventLog
 from trainer.data.sequences import SequenceBatch, Sequences
 from trainer.models.sequence import RetrievalModel, SequenceConfig, SequenceModel
 from trainer.models.vocabulary import FIRST_ITEM_ROW, OOV_ROW, Vocabulary
-from trainer.progress import Reporter
 from trainer.reproducible import reproducible
 
 

@@ -11,10 +11,10 @@ from torch import nn
 
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import sha256_of
+from ebbing.progress import Reporter
 from trainer.data.log import read_log
 from trainer.evaluate import PROTOCOL, Retriever, evaluate_all
 from trainer.export import load_exported
-from trainer.progress import Reporter
 
 
 class RunError(Exception):

@@ -16,12 +16,12 @@ from torch import nn
 import ebbing
 from ebbing.history import LAYOUT_DIGEST, MODEL_TENSORS, item_keys
 from ebbing.manifest import sha256_of
+from ebbing.progress import Reporter
 from trainer.data.log import EventLog, LogError, read_log
 from trainer.data.replay import replay
 from trainer.evaluate import PROTOCOL, Retriever, evaluate_all
 from trainer.export import PARITY_ATOL, Exporter, TorchScriptExporter, parity_samples
 from trainer.forgetting import STEPS, FittedForgetting, fit_forgetting
-from trainer.progress import Reporter
 from trainer.ranking import RankingResult, train_ranking
 from trainer.recipes import Recipe
 from trainer.report import write_report

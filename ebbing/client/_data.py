@@ -209,7 +209,10 @@ def list_relations(
 
 
 def export_user_data(client: ClientBase, user_id: str) -> Watch[user_data.ExportUserDataResponse]:
-    """Everything held on a user, piece by piece."""
+    """Everything held on a user, piece by piece, and last the summary. NOT_FOUND: USER_NOT_FOUND.
+
+    Read as slowly as need be; an export that is cut short raises.
+    """
     return Watch(
         lambda stubs: stubs.user_data.ExportUserData,
         user_data.ExportUserDataRequest(user_id=user_id),
@@ -218,9 +221,13 @@ def export_user_data(client: ClientBase, user_id: str) -> Watch[user_data.Export
 
 
 def delete_user_data(client: ClientBase, user_id: str) -> Call[user_data.DeletionReceipt]:
-    """Delete everything held on a user, for good; again gives the same receipt."""
+    """Delete everything held on a user, for good, whether anything was; the receipt.
+
+    Events that are not newer are refused from then on. Again gives the same receipt.
+    """
     return Call(
         lambda stubs: stubs.user_data.DeleteUserData,
         user_data.DeleteUserDataRequest(user_id=user_id),
         lambda answer: answer.receipt,
+        batch=True,
     )

@@ -28,6 +28,7 @@ Ladder = tuple[int, ...]
 # Each slot holds exactly four of the finer level, so one division places a time on every level.
 _NESTED_BITS = 2
 _MASK = (1 << SLOTS) - 1
+_FINEST_IN_SLOT = np.array([[1 << _NESTED_BITS * level] for level in range(LEVELS)])
 
 
 def single() -> Ladder:
@@ -64,18 +65,15 @@ def occasion_maps(segments: ArrayLike, n_segments: int, times: ArrayLike) -> NDA
     maps = np.zeros((n_segments, LEVELS), np.uint64)
     if which.size == 0:
         return maps
-    if (np.diff(which) < 0).any():
+    if (which[1:] < which[:-1]).any():
         order = np.argsort(which, kind="stable")
         which, moments = which[order], moments[order]
-    starts = np.flatnonzero(np.diff(which, prepend=-1))
-    present = which[starts]
-    sizes = np.diff(starts, append=which.size)
+    begins = np.flatnonzero(np.concatenate([[True], which[1:] != which[:-1]]))
+    sizes = np.diff(begins, append=which.size)
     # Whole numbers as floats: exact, and without the overflow of integers for absurd times.
-    slots = np.floor_divide(moments, OCCASION_SLOTS_S[0])
-    for level in range(LEVELS):
-        ages = np.repeat(np.maximum.reduceat(slots, starts), sizes) - slots
-        bits = np.uint64(1) << np.minimum(ages, SLOTS - 1).astype(np.uint64)
-        bits[ages >= SLOTS] = 0
-        maps[present, level] = np.bitwise_or.reduceat(bits, starts)
-        slots = np.floor(slots / (1 << _NESTED_BITS))
+    slots = np.floor(np.floor_divide(moments, OCCASION_SLOTS_S[0]) / _FINEST_IN_SLOT)
+    ages = np.repeat(np.maximum.reduceat(slots, begins, axis=1), sizes, axis=1) - slots
+    bits = np.uint64(1) << np.minimum(ages, SLOTS - 1).astype(np.uint64)
+    bits[ages >= SLOTS] = 0
+    maps[which[begins]] = np.bitwise_or.reduceat(bits, begins, axis=1).T
     return maps

@@ -24,17 +24,21 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ebbing.interest.occasions import LEVELS, Ladder, merge, single
+from ebbing.interest.occasions import LEVELS, Ladder, merge, occasion_maps, single
 
 __all__ = [
     "BANK_SIZE",
     "HALF_LIVES_S",
     "PERIOD_S",
     "Event",
+    "Row",
     "TraceTable",
     "bank_sums",
+    "event_row",
+    "merge_rows",
     "parent_of",
     "period_start",
+    "trace_rows",
 ]
 
 Floats = NDArray[np.float64]
@@ -83,23 +87,25 @@ def _grown(part: NDArray[Kind], more: int) -> NDArray[Kind]:
     return grown
 
 
-class _Row(NamedTuple):
-    """The trace of one interest, taken out of a table."""
+class Row(NamedTuple):
+    """The trace of one interest, by itself."""
 
     open: Floats
+    """(R,) sums of the events in the newest event's period, as of that event."""
     closed: Floats
+    """(R,) sums of the events before that period, as of the period's start."""
     events: float
     first: float
     last: float
     occasions: Ladder
 
 
-def _event_row(time: float, weight: float) -> _Row:
+def event_row(time: float, weight: float) -> Row:
     """The trace of a single event; every trace is a merge of such rows."""
-    return _Row(_ONES * weight, np.zeros(BANK_SIZE), 1.0, time, time, single())
+    return Row(_ONES * weight, np.zeros(BANK_SIZE), 1.0, time, time, single())
 
 
-def _merge_rows(a: _Row, b: _Row) -> _Row:
+def merge_rows(a: Row, b: Row) -> Row:
     """The trace of the events of both, which must be disjoint."""
     if a.last < b.last:
         a, b = b, a
@@ -110,7 +116,7 @@ def _merge_rows(a: _Row, b: _Row) -> _Row:
     else:
         opened = a.open
         closed = a.closed + b.closed * _decay(start - older) + b.open * _decay(start - b.last)
-    return _Row(
+    return Row(
         opened,
         closed,
         a.events + b.events,
@@ -182,7 +188,7 @@ class TraceTable:
         Raises:
             ValueError: a time is not finite, or a weight or share is not a finite number above 0.
         """
-        rows: dict[str, _Row] = {}
+        rows: dict[str, Row] = {}
         for time, weight, interests in events:
             if not math.isfinite(time):
                 raise ValueError(f"event time {time} is not finite")
@@ -190,9 +196,9 @@ class TraceTable:
                 amount = weight * share
                 if not 0.0 < amount < float("inf"):
                     raise ValueError(f"weight {amount} of {name!r} is not a finite number above 0")
-                event = _event_row(time, amount)
+                event = event_row(time, amount)
                 known = rows.get(name) or self._row(name)
-                rows[name] = _merge_rows(known, event) if known else event
+                rows[name] = merge_rows(known, event) if known else event
         return self._with_rows(rows)
 
     def withdraw(self, event: Event, remaining: Iterable[Event]) -> TraceTable:
@@ -240,7 +246,7 @@ class TraceTable:
         merged = {}
         for name, row in other._iter_rows():
             known = self._row(name)
-            merged[name] = _merge_rows(known, row) if known else row
+            merged[name] = merge_rows(known, row) if known else row
         return self._with_rows(merged)
 
     def roll_up(self) -> TraceTable:
@@ -248,10 +254,10 @@ class TraceTable:
 
         An event with two interests under one parent counts twice there.
         """
-        rolled: dict[str, _Row] = {}
+        rolled: dict[str, Row] = {}
         for name, row in self._iter_rows():
             parent = parent_of(name)
-            rolled[parent] = _merge_rows(rolled[parent], row) if parent in rolled else row
+            rolled[parent] = merge_rows(rolled[parent], row) if parent in rolled else row
         return TraceTable.empty()._with_rows(rolled)
 
     def without(self, names: Iterable[str]) -> TraceTable:
@@ -357,21 +363,21 @@ class TraceTable:
         first, last = self.times[i, 1:].tolist()
         return first, last
 
-    def _row(self, name: str) -> _Row | None:
+    def _row(self, name: str) -> Row | None:
         i = self.index.get(name)
         if i is None:
             return None
         events, first, last = self.times[i].tolist()
         occasions = tuple(self.occasion_maps[i].tolist())
-        return _Row(self.open_sums[i], self.closed_sums[i], events, first, last, occasions)
+        return Row(self.open_sums[i], self.closed_sums[i], events, first, last, occasions)
 
-    def _iter_rows(self) -> Iterator[tuple[str, _Row]]:
+    def _iter_rows(self) -> Iterator[tuple[str, Row]]:
         for name in self.rows:
             row = self._row(name)
             assert row is not None
             yield name, row
 
-    def _with_rows(self, changed: dict[str, _Row]) -> TraceTable:
+    def _with_rows(self, changed: dict[str, Row]) -> TraceTable:
         """The table with some rows replaced or added."""
         if not changed:
             return self
@@ -412,3 +418,35 @@ def bank_sums(
             which, amounts * np.exp2(-elapsed / half_life), minlength=n_segments
         )
     return sums
+
+
+def trace_rows(
+    sizes: ArrayLike, times: Floats, weights: Floats
+) -> tuple[Floats, Floats, Floats, NDArray[np.uint64]]:
+    """The traces of many event sets at once: the batch form of ``merge_rows`` and ``event_row``.
+
+    Args:
+        sizes: number of events of each of N sets, (N,) integers above 0.
+        times: event times, one set after another and ascending within each, (E,) seconds.
+        weights: event weights, (E,).
+
+    Returns:
+        What ``TraceTable.of`` takes besides names: open and closed sums, times, occasion maps.
+    """
+    counts = np.asarray(sizes, np.intp)
+    n = len(counts)
+    if not n:
+        empty = np.zeros((0, BANK_SIZE))
+        return empty, empty, np.zeros((0, 3)), np.zeros((0, LEVELS), np.uint64)
+    ends = np.cumsum(counts)
+    begins = ends - counts
+    which = np.repeat(np.arange(n), counts)
+    last = times[ends - 1]
+    starts = np.floor(last / PERIOD_S) * PERIOD_S
+    within = times >= starts[which]
+    ages = np.where(within, last[which], starts[which]) - times
+    decayed = weights[:, None] * _decay(ages)
+    opened: Floats = np.add.reduceat(decayed * within[:, None], begins)
+    closed: Floats = np.add.reduceat(decayed * ~within[:, None], begins)
+    spans = np.array([counts, times[begins], last]).T
+    return opened, closed, spans, occasion_maps(which, n, times)

@@ -24,27 +24,36 @@ _sym_db = _symbol_database.Default()
 
 from ebbing.v1 import catalog_service_pb2 as ebbing_dot_v1_dot_catalog__service__pb2
 from ebbing.v1 import interest_pb2 as ebbing_dot_v1_dot_interest__pb2
+from ebbing.v1 import interest_service_pb2 as ebbing_dot_v1_dot_interest__service__pb2
 from ebbing.v1 import user_event_pb2 as ebbing_dot_v1_dot_user__event__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!ebbing/v1/user_data_service.proto\x12\tebbing.v1\x1a\x1f\x65\x62\x62ing/v1/catalog_service.proto\x1a\x18\x65\x62\x62ing/v1/interest.proto\x1a\x1a\x65\x62\x62ing/v1/user_event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"(\n\x15\x45xportUserDataRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"\x9f\x01\n\x16\x45xportUserDataResponse\x12%\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.ebbing.v1.UserEventH\x00\x12+\n\x08interest\x18\x02 \x01(\x0b\x32\x17.ebbing.v1.UserInterestH\x00\x12\'\n\x08relation\x18\x03 \x01(\x0b\x32\x13.ebbing.v1.RelationH\x00\x42\x08\n\x06record\"(\n\x15\x44\x65leteUserDataRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"\x8d\x01\n\x0f\x44\x65letionReceipt\x12\x12\n\nreceipt_id\x18\x01 \x01(\t\x12/\n\x0b\x64\x65lete_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13\x64\x65leted_event_count\x18\x03 \x01(\x03\x12\x18\n\x10trained_releases\x18\x04 \x03(\x03\"E\n\x16\x44\x65leteUserDataResponse\x12+\n\x07receipt\x18\x01 \x01(\x0b\x32\x1a.ebbing.v1.DeletionReceipt2\xc1\x01\n\x0fUserDataService\x12W\n\x0e\x45xportUserData\x12 .ebbing.v1.ExportUserDataRequest\x1a!.ebbing.v1.ExportUserDataResponse0\x01\x12U\n\x0e\x44\x65leteUserData\x12 .ebbing.v1.DeleteUserDataRequest\x1a!.ebbing.v1.DeleteUserDataResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!ebbing/v1/user_data_service.proto\x12\tebbing.v1\x1a\x1f\x65\x62\x62ing/v1/catalog_service.proto\x1a\x18\x65\x62\x62ing/v1/interest.proto\x1a ebbing/v1/interest_service.proto\x1a\x1a\x65\x62\x62ing/v1/user_event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"(\n\x15\x45xportUserDataRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"\x97\x03\n\x16\x45xportUserDataResponse\x12%\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.ebbing.v1.UserEventH\x00\x12+\n\x08interest\x18\x02 \x01(\x0b\x32\x17.ebbing.v1.UserInterestH\x00\x12\'\n\x08relation\x18\x03 \x01(\x0b\x32\x13.ebbing.v1.RelationH\x00\x12\x38\n\x11recent_engagement\x18\x04 \x01(\x0b\x32\x1b.ebbing.v1.RecentEngagementH\x00\x12\x35\n\ntransition\x18\x05 \x01(\x0b\x32\x1f.ebbing.v1.ForgettingTransitionH\x00\x12(\n\x04told\x18\x06 \x01(\x0b\x32\x18.ebbing.v1.ToldInterestsH\x00\x12.\n\x08\x64\x65letion\x18\x07 \x01(\x0b\x32\x1a.ebbing.v1.DeletionReceiptH\x00\x12+\n\x07summary\x18\x08 \x01(\x0b\x32\x18.ebbing.v1.ExportSummaryH\x00\x42\x08\n\x06record\"\x8f\x01\n\x10RecentEngagement\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x10\n\x08item_key\x18\x02 \x01(\x03\x12(\n\nevent_type\x18\x03 \x01(\x0e\x32\x14.ebbing.v1.EventType\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\rToldInterests\x12-\n\ttold_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06states\x18\x02 \x03(\x0b\x32\x14.ebbing.v1.ToldState\x12,\n\x08\x64ue_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\tToldState\x12\x10\n\x08interest\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.ebbing.v1.InterestState\"\xe4\x01\n\rExportSummary\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12\x66orgetting_version\x18\x03 \x01(\t\x12\x13\n\x0b\x65vent_count\x18\x04 \x01(\x03\x12\x16\n\x0einterest_count\x18\x05 \x01(\x03\x12\x16\n\x0erelation_count\x18\x06 \x01(\x03\x12\x1f\n\x17recent_engagement_count\x18\x07 \x01(\x03\x12\x18\n\x10transition_count\x18\x08 \x01(\x03\"(\n\x15\x44\x65leteUserDataRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"\x8d\x01\n\x0f\x44\x65letionReceipt\x12\x12\n\nreceipt_id\x18\x01 \x01(\t\x12/\n\x0b\x64\x65lete_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13\x64\x65leted_event_count\x18\x03 \x01(\x03\x12\x18\n\x10trained_releases\x18\x04 \x03(\x03\"E\n\x16\x44\x65leteUserDataResponse\x12+\n\x07receipt\x18\x01 \x01(\x0b\x32\x1a.ebbing.v1.DeletionReceipt2\xc1\x01\n\x0fUserDataService\x12W\n\x0e\x45xportUserData\x12 .ebbing.v1.ExportUserDataRequest\x1a!.ebbing.v1.ExportUserDataResponse0\x01\x12U\n\x0e\x44\x65leteUserData\x12 .ebbing.v1.DeleteUserDataRequest\x1a!.ebbing.v1.DeleteUserDataResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ebbing.v1.user_data_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPORTUSERDATAREQUEST']._serialized_start=168
-  _globals['_EXPORTUSERDATAREQUEST']._serialized_end=208
-  _globals['_EXPORTUSERDATARESPONSE']._serialized_start=211
-  _globals['_EXPORTUSERDATARESPONSE']._serialized_end=370
-  _globals['_DELETEUSERDATAREQUEST']._serialized_start=372
-  _globals['_DELETEUSERDATAREQUEST']._serialized_end=412
-  _globals['_DELETIONRECEIPT']._serialized_start=415
-  _globals['_DELETIONRECEIPT']._serialized_end=556
-  _globals['_DELETEUSERDATARESPONSE']._serialized_start=558
-  _globals['_DELETEUSERDATARESPONSE']._serialized_end=627
-  _globals['_USERDATASERVICE']._serialized_start=630
-  _globals['_USERDATASERVICE']._serialized_end=823
+  _globals['_EXPORTUSERDATAREQUEST']._serialized_start=202
+  _globals['_EXPORTUSERDATAREQUEST']._serialized_end=242
+  _globals['_EXPORTUSERDATARESPONSE']._serialized_start=245
+  _globals['_EXPORTUSERDATARESPONSE']._serialized_end=652
+  _globals['_RECENTENGAGEMENT']._serialized_start=655
+  _globals['_RECENTENGAGEMENT']._serialized_end=798
+  _globals['_TOLDINTERESTS']._serialized_start=801
+  _globals['_TOLDINTERESTS']._serialized_end=947
+  _globals['_TOLDSTATE']._serialized_start=949
+  _globals['_TOLDSTATE']._serialized_end=1019
+  _globals['_EXPORTSUMMARY']._serialized_start=1022
+  _globals['_EXPORTSUMMARY']._serialized_end=1250
+  _globals['_DELETEUSERDATAREQUEST']._serialized_start=1252
+  _globals['_DELETEUSERDATAREQUEST']._serialized_end=1292
+  _globals['_DELETIONRECEIPT']._serialized_start=1295
+  _globals['_DELETIONRECEIPT']._serialized_end=1436
+  _globals['_DELETEUSERDATARESPONSE']._serialized_start=1438
+  _globals['_DELETEUSERDATARESPONSE']._serialized_end=1507
+  _globals['_USERDATASERVICE']._serialized_start=1510
+  _globals['_USERDATASERVICE']._serialized_end=1703
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ What is held on a user: to be read, and to be deleted."""
 from collections import abc as _abc
 from ebbing.v1 import catalog_service_pb2 as _catalog_service_pb2
 from ebbing.v1 import interest_pb2 as _interest_pb2
+from ebbing.v1 import interest_service_pb2 as _interest_service_pb2
 from ebbing.v1 import user_event_pb2 as _user_event_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -53,17 +54,48 @@ class ExportUserDataResponse(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     INTEREST_FIELD_NUMBER: _builtins.int
     RELATION_FIELD_NUMBER: _builtins.int
+    RECENT_ENGAGEMENT_FIELD_NUMBER: _builtins.int
+    TRANSITION_FIELD_NUMBER: _builtins.int
+    TOLD_FIELD_NUMBER: _builtins.int
+    DELETION_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> _user_event_pb2.UserEvent:
-        """Output only. An event, as it was written."""
+        """Output only. An event, as it was written; oldest first."""
 
     @_builtins.property
     def interest(self) -> _interest_pb2.UserInterest:
-        """Output only. An interest, as it stands now."""
+        """Output only. An interest, as it stands now; strongest first. Kept although the events it was
+        learnt from may have been forgotten because of their age.
+        """
 
     @_builtins.property
     def relation(self) -> _catalog_service_pb2.Relation:
-        """Output only. A relation to another user."""
+        """Output only. A relation from the user, or to the user."""
+
+    @_builtins.property
+    def recent_engagement(self) -> Global___RecentEngagement:
+        """Output only. One of the newest engagements with items, which the models are asked with; oldest
+        first. Kept beside the event it was.
+        """
+
+    @_builtins.property
+    def transition(self) -> _interest_service_pb2.ForgettingTransition:
+        """Output only. A change of an interest's state that was told to whoever watches; oldest first."""
+
+    @_builtins.property
+    def told(self) -> Global___ToldInterests:
+        """Output only. What was told of the user's interests last."""
+
+    @_builtins.property
+    def deletion(self) -> Global___DeletionReceipt:
+        """Output only. The receipt of the last deletion, as long as it is remembered. Beside it nothing
+        is held that was there before.
+        """
+
+    @_builtins.property
+    def summary(self) -> Global___ExportSummary:
+        """Output only. How many pieces came before; the last message."""
 
     def __init__(
         self,
@@ -71,16 +103,171 @@ class ExportUserDataResponse(_message.Message):
         event: _user_event_pb2.UserEvent | None = ...,
         interest: _interest_pb2.UserInterest | None = ...,
         relation: _catalog_service_pb2.Relation | None = ...,
+        recent_engagement: Global___RecentEngagement | None = ...,
+        transition: _interest_service_pb2.ForgettingTransition | None = ...,
+        told: Global___ToldInterests | None = ...,
+        deletion: Global___DeletionReceipt | None = ...,
+        summary: Global___ExportSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "interest", b"interest", "record", b"record", "relation", b"relation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deletion", b"deletion", "event", b"event", "interest", b"interest", "recent_engagement", b"recent_engagement", "record", b"record", "relation", b"relation", "summary", b"summary", "told", b"told", "transition", b"transition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "interest", b"interest", "record", b"record", "relation", b"relation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deletion", b"deletion", "event", b"event", "interest", b"interest", "recent_engagement", b"recent_engagement", "record", b"record", "relation", b"relation", "summary", b"summary", "told", b"told", "transition", b"transition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["event", "interest", "relation"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["event", "interest", "relation", "recent_engagement", "transition", "told", "deletion", "summary"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 
 Global___ExportUserDataResponse: _TypeAlias = ExportUserDataResponse  # noqa: Y015
+
+@_typing.final
+class RecentEngagement(_message.Message):
+    """An engagement with an item, as it is kept to be shown to the models."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    ITEM_KEY_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """Output only. The item. Empty: the catalogue does not hold it any more."""
+    item_key: _builtins.int
+    """Output only. The item as models know it, a hash of its id, from 1 to 2^63 − 1."""
+    event_type: _user_event_pb2.EventType.ValueType
+    """Output only. What was done."""
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it happened."""
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        item_key: _builtins.int = ...,
+        event_type: _user_event_pb2.EventType.ValueType = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "event_type", b"event_type", "item_id", b"item_id", "item_key", b"item_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecentEngagement: _TypeAlias = RecentEngagement  # noqa: Y015
+
+@_typing.final
+class ToldInterests(_message.Message):
+    """What was told of a user's interests last, and when they are looked at next."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOLD_TIME_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def told_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Up to when changes were told. Unset: none were yet."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToldState]:
+        """Output only. The states told last. Empty: none."""
+
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the next change is due if nothing happens. Unset: none is."""
+
+    def __init__(
+        self,
+        *,
+        told_time: _timestamp_pb2.Timestamp | None = ...,
+        states: _abc.Iterable[Global___ToldState] | None = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "told_time", b"told_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "states", b"states", "told_time", b"told_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToldInterests: _TypeAlias = ToldInterests  # noqa: Y015
+
+@_typing.final
+class ToldState(_message.Message):
+    """The state of an interest that was told last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTEREST_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    interest: _builtins.str
+    """Output only. Path of the interest."""
+    state: _interest_pb2.InterestState.ValueType
+    """Output only. The state."""
+    def __init__(
+        self,
+        *,
+        interest: _builtins.str = ...,
+        state: _interest_pb2.InterestState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interest", b"interest", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToldState: _TypeAlias = ToldState  # noqa: Y015
+
+@_typing.final
+class ExportSummary(_message.Message):
+    """How many pieces an export had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    FORGETTING_VERSION_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    INTEREST_COUNT_FIELD_NUMBER: _builtins.int
+    RELATION_COUNT_FIELD_NUMBER: _builtins.int
+    RECENT_ENGAGEMENT_COUNT_FIELD_NUMBER: _builtins.int
+    TRANSITION_COUNT_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Output only. Whose data it is."""
+    forgetting_version: _builtins.str
+    """Output only. Version of the forgetting parameters that states and retention come from."""
+    event_count: _builtins.int
+    """Output only. Events. Zero: none."""
+    interest_count: _builtins.int
+    """Output only. Interests. Zero: none."""
+    relation_count: _builtins.int
+    """Output only. Relations. Zero: none."""
+    recent_engagement_count: _builtins.int
+    """Output only. Recent engagements. Zero: none."""
+    transition_count: _builtins.int
+    """Output only. Transitions. Zero: none."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """Output only. As of when the interests stand."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        forgetting_version: _builtins.str = ...,
+        event_count: _builtins.int = ...,
+        interest_count: _builtins.int = ...,
+        relation_count: _builtins.int = ...,
+        recent_engagement_count: _builtins.int = ...,
+        transition_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "event_count", b"event_count", "forgetting_version", b"forgetting_version", "interest_count", b"interest_count", "recent_engagement_count", b"recent_engagement_count", "relation_count", b"relation_count", "transition_count", b"transition_count", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportSummary: _TypeAlias = ExportSummary  # noqa: Y015
 
 @_typing.final
 class DeleteUserDataRequest(_message.Message):
@@ -124,7 +311,11 @@ class DeletionReceipt(_message.Message):
 
     @_builtins.property
     def trained_releases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Output only. Numbers, from 1, of the releases trained on the user's data. Empty: none."""
+        """Output only. Numbers, from 1, of the releases that may have been trained on the user's events:
+        published before the deletion, from a log over a time in which these events lie. To be rid of
+        what such a release has learnt, train the next one on a log exported after the deletion, and
+        withdraw these. Empty: none in the repository.
+        """
 
     def __init__(
         self,

@@ -52,14 +52,21 @@ class UserDataServiceServicer:
     """
 
     def ExportUserData(self, request, context):
-        """Everything held on a user.
+        """Everything held on a user, piece by piece, and last a summary that counts the pieces. Where the
+        summary is missing the export was cut short: ask again. Nothing is lost if the reader is slow.
+        What is written meanwhile may be in it or not. NOT_FOUND: USER_NOT_FOUND, nothing is held;
+        USER_ERASED, the user is deleted while it runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUserData(self, request, context):
-        """Deletes everything held on a user, for good. Deleting again gives the same receipt.
+        """Deletes everything held on a user, for good; durable, and so for all gateways of one state, when
+        it is answered. From then on events that are not newer than the deletion are refused with
+        USER_DELETED, however late or often they are sent; one that happens afterwards begins a new
+        user. Succeeds also where nothing was held, so that events still under way are refused too.
+        Deleting again, with no event taken since, gives the same receipt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,9 +34,18 @@ class UserDataServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UserDataServiceAsyncStub: ...
     ExportUserData: _grpc.UnaryStreamMultiCallable[_user_data_service_pb2.ExportUserDataRequest, _user_data_service_pb2.ExportUserDataResponse]
-    """Everything held on a user."""
+    """Everything held on a user, piece by piece, and last a summary that counts the pieces. Where the
+    summary is missing the export was cut short: ask again. Nothing is lost if the reader is slow.
+    What is written meanwhile may be in it or not. NOT_FOUND: USER_NOT_FOUND, nothing is held;
+    USER_ERASED, the user is deleted while it runs.
+    """
     DeleteUserData: _grpc.UnaryUnaryMultiCallable[_user_data_service_pb2.DeleteUserDataRequest, _user_data_service_pb2.DeleteUserDataResponse]
-    """Deletes everything held on a user, for good. Deleting again gives the same receipt."""
+    """Deletes everything held on a user, for good; durable, and so for all gateways of one state, when
+    it is answered. From then on events that are not newer than the deletion are refused with
+    USER_DELETED, however late or often they are sent; one that happens afterwards begins a new
+    user. Succeeds also where nothing was held, so that events still under way are refused too.
+    Deleting again, with no event taken since, gives the same receipt.
+    """
 
 @_typing.type_check_only
 class UserDataServiceAsyncStub(UserDataServiceStub):
@@ -44,9 +53,18 @@ class UserDataServiceAsyncStub(UserDataServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExportUserData: _aio.UnaryStreamMultiCallable[_user_data_service_pb2.ExportUserDataRequest, _user_data_service_pb2.ExportUserDataResponse]  # type: ignore[assignment]
-    """Everything held on a user."""
+    """Everything held on a user, piece by piece, and last a summary that counts the pieces. Where the
+    summary is missing the export was cut short: ask again. Nothing is lost if the reader is slow.
+    What is written meanwhile may be in it or not. NOT_FOUND: USER_NOT_FOUND, nothing is held;
+    USER_ERASED, the user is deleted while it runs.
+    """
     DeleteUserData: _aio.UnaryUnaryMultiCallable[_user_data_service_pb2.DeleteUserDataRequest, _user_data_service_pb2.DeleteUserDataResponse]  # type: ignore[assignment]
-    """Deletes everything held on a user, for good. Deleting again gives the same receipt."""
+    """Deletes everything held on a user, for good; durable, and so for all gateways of one state, when
+    it is answered. From then on events that are not newer than the deletion are refused with
+    USER_DELETED, however late or often they are sent; one that happens afterwards begins a new
+    user. Succeeds also where nothing was held, so that events still under way are refused too.
+    Deleting again, with no event taken since, gives the same receipt.
+    """
 
 class UserDataServiceServicer(metaclass=_abc_1.ABCMeta):
     """Gives users their data, and forgets it."""
@@ -57,7 +75,11 @@ class UserDataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_data_service_pb2.ExportUserDataRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_user_data_service_pb2.ExportUserDataResponse], _abc.AsyncIterator[_user_data_service_pb2.ExportUserDataResponse]]:
-        """Everything held on a user."""
+        """Everything held on a user, piece by piece, and last a summary that counts the pieces. Where the
+        summary is missing the export was cut short: ask again. Nothing is lost if the reader is slow.
+        What is written meanwhile may be in it or not. NOT_FOUND: USER_NOT_FOUND, nothing is held;
+        USER_ERASED, the user is deleted while it runs.
+        """
 
     @_abc_1.abstractmethod
     def DeleteUserData(
@@ -65,6 +87,11 @@ class UserDataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_data_service_pb2.DeleteUserDataRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_data_service_pb2.DeleteUserDataResponse, _abc.Awaitable[_user_data_service_pb2.DeleteUserDataResponse]]:
-        """Deletes everything held on a user, for good. Deleting again gives the same receipt."""
+        """Deletes everything held on a user, for good; durable, and so for all gateways of one state, when
+        it is answered. From then on events that are not newer than the deletion are refused with
+        USER_DELETED, however late or often they are sent; one that happens afterwards begins a new
+        user. Succeeds also where nothing was held, so that events still under way are refused too.
+        Deleting again, with no event taken since, gives the same receipt.
+        """
 
 def add_UserDataServiceServicer_to_server(servicer: UserDataServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -133,7 +133,8 @@ class UserEvent(_message.Message):
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """Required. When it happened, from 1970 to 2200, not after the gateway's time plus its tolerance
-        (one minute unless set otherwise). Order of arrival does not matter.
+        (one minute unless set otherwise) and, where events are kept for a time only, not before that.
+        Order of arrival does not matter.
         """
 
     @_builtins.property

@@ -64,8 +64,8 @@ class EventAck(_message.Message):
     outcome: Global___EventOutcome.ValueType
     """Output only. What became of it."""
     reason: _builtins.str
-    """Output only. Why it was rejected, a constant such as EVENT_ID_REUSED or INVALID_FIELD. Empty:
-    not rejected.
+    """Output only. Why it was rejected, a constant: INVALID_FIELD, EVENT_ID_REUSED or
+    USER_DELETED. Empty: not rejected.
     """
     message: _builtins.str
     """Output only. The reason for people, naming the field and the remedy. Empty: not rejected."""

@@ -58,8 +58,9 @@ class UserEventServiceServicer:
 
     def WriteUserEvent(self, request, context):
         """Writes one event; the next recommendation and profile know it. INVALID_ARGUMENT names the
-        field; ALREADY_EXISTS: the id was used for another body; RESOURCE_EXHAUSTED: storage is full,
-        nothing was written.
+        field; ALREADY_EXISTS: the id was used for another body; FAILED_PRECONDITION: USER_DELETED, the
+        event is not newer than the deletion of its user; RESOURCE_EXHAUSTED: storage is full, nothing
+        was written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,8 +35,9 @@ class UserEventServiceStub:
     def __new__(cls, channel: _aio.Channel) -> UserEventServiceAsyncStub: ...
     WriteUserEvent: _grpc.UnaryUnaryMultiCallable[_user_event_service_pb2.WriteUserEventRequest, _user_event_service_pb2.WriteUserEventResponse]
     """Writes one event; the next recommendation and profile know it. INVALID_ARGUMENT names the
-    field; ALREADY_EXISTS: the id was used for another body; RESOURCE_EXHAUSTED: storage is full,
-    nothing was written.
+    field; ALREADY_EXISTS: the id was used for another body; FAILED_PRECONDITION: USER_DELETED, the
+    event is not newer than the deletion of its user; RESOURCE_EXHAUSTED: storage is full, nothing
+    was written.
     """
     BatchWriteUserEvents: _grpc.UnaryUnaryMultiCallable[_user_event_service_pb2.BatchWriteUserEventsRequest, _user_event_service_pb2.BatchWriteUserEventsResponse]
     """Writes many events; each is accepted, found a duplicate or rejected by itself."""
@@ -50,8 +51,9 @@ class UserEventServiceAsyncStub(UserEventServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     WriteUserEvent: _aio.UnaryUnaryMultiCallable[_user_event_service_pb2.WriteUserEventRequest, _user_event_service_pb2.WriteUserEventResponse]  # type: ignore[assignment]
     """Writes one event; the next recommendation and profile know it. INVALID_ARGUMENT names the
-    field; ALREADY_EXISTS: the id was used for another body; RESOURCE_EXHAUSTED: storage is full,
-    nothing was written.
+    field; ALREADY_EXISTS: the id was used for another body; FAILED_PRECONDITION: USER_DELETED, the
+    event is not newer than the deletion of its user; RESOURCE_EXHAUSTED: storage is full, nothing
+    was written.
     """
     BatchWriteUserEvents: _aio.UnaryUnaryMultiCallable[_user_event_service_pb2.BatchWriteUserEventsRequest, _user_event_service_pb2.BatchWriteUserEventsResponse]  # type: ignore[assignment]
     """Writes many events; each is accepted, found a duplicate or rejected by itself."""
@@ -68,8 +70,9 @@ class UserEventServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_user_event_service_pb2.WriteUserEventResponse, _abc.Awaitable[_user_event_service_pb2.WriteUserEventResponse]]:
         """Writes one event; the next recommendation and profile know it. INVALID_ARGUMENT names the
-        field; ALREADY_EXISTS: the id was used for another body; RESOURCE_EXHAUSTED: storage is full,
-        nothing was written.
+        field; ALREADY_EXISTS: the id was used for another body; FAILED_PRECONDITION: USER_DELETED, the
+        event is not newer than the deletion of its user; RESOURCE_EXHAUSTED: storage is full, nothing
+        was written.
         """
 
     @_abc_1.abstractmethod

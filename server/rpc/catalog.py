@@ -7,13 +7,13 @@ import itertools
 from ebbing.v1 import catalog_service_pb2 as pb
 from ebbing.v1 import catalog_service_pb2_grpc
 from server.catalog import Catalog
+from server.limits import Limits
 from server.rpc import Context
 from server.rpc.paging import page_size, read_token, write_token
 from server.rpc.validation import Checks, check_interest, check_item, check_relation
 
 __all__ = ["CatalogServicer"]
 
-MAX_WRITES = 1000
 PAGE_BYTES = 2 * 2**20
 """A page of items ends when it has so many bytes: clients take 4 MiB unless told otherwise."""
 
@@ -21,16 +21,17 @@ PAGE_BYTES = 2 * 2**20
 class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
     """Keeps items, interests and relations."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        """Set up on a catalogue."""
+    def __init__(self, catalog: Catalog, limits: Limits) -> None:
+        """Set up on a catalogue; ``limits`` are those of writes."""
         self._catalog = catalog
+        self._limits = limits
 
     async def BatchWriteItems(
         self, request: pb.BatchWriteItemsRequest, context: Context
     ) -> pb.BatchWriteItemsResponse:
         """Create or replace items."""
-        with Checks() as checks:
-            checks.count("items", len(request.items), MAX_WRITES, required=True)
+        with Checks(self._limits) as checks:
+            checks.count("items", len(request.items), self._limits.rows, required=True)
             checks.distinct("items", (item.item_id for item in request.items))
             for i, item in enumerate(request.items):
                 check_item(checks, f"items[{i}]", item)
@@ -67,8 +68,8 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         self, request: pb.BatchWriteInterestsRequest, context: Context
     ) -> pb.BatchWriteInterestsResponse:
         """Create or replace descriptions of interests."""
-        with Checks() as checks:
-            checks.count("interests", len(request.interests), MAX_WRITES, required=True)
+        with Checks(self._limits) as checks:
+            checks.count("interests", len(request.interests), self._limits.rows, required=True)
             checks.distinct("interests", (interest.path for interest in request.interests))
             for i, interest in enumerate(request.interests):
                 check_interest(checks, f"interests[{i}]", interest)
@@ -88,8 +89,8 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         self, request: pb.BatchWriteRelationsRequest, context: Context
     ) -> pb.BatchWriteRelationsResponse:
         """Create or replace relations."""
-        with Checks() as checks:
-            checks.count("relations", len(request.relations), MAX_WRITES, required=True)
+        with Checks(self._limits) as checks:
+            checks.count("relations", len(request.relations), self._limits.rows, required=True)
             for i, relation in enumerate(request.relations):
                 check_relation(checks, f"relations[{i}]", relation)
         await self._catalog.write_relations(request.relations)

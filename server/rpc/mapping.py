@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,26 +18,33 @@ from ebbing.v1 import (
     interest_pb2,
     interest_service_pb2,
     recommendation_service_pb2,
+    user_data_service_pb2,
     user_event_service_pb2,
 )
 from server.errors import EbbingError
 from server.histories import HistoryPoint
+from server.privacy import Receipt, RecentEngagement, ToldInterests
 from server.profiles import Profile
 from server.recommend.pipeline import Slate
 from server.recommend.reranking import InterestContext
+from server.state.alarms import Transition
 from server.state.store import Interests
 
 __all__ = [
     "contribution",
+    "deletion_receipt",
     "duration",
     "event_ack",
     "failure",
+    "forgetting_transition",
     "history_point",
     "interest_edges",
+    "recent_engagement",
     "recommended_items",
     "slate_message",
     "state_reason",
     "timestamp",
+    "told_interests",
     "user_interest",
 ]
 
@@ -140,6 +148,53 @@ def contribution(part: Contribution) -> interest_service_pb2.RetentionContributi
     """One part of the log-odds of retention."""
     return interest_service_pb2.RetentionContribution(
         name=part.name, value=part.value, log_odds=part.log_odds, text=part.text
+    )
+
+
+def forgetting_transition(transition: Transition) -> interest_service_pb2.ForgettingTransition:
+    """A change of state that was told."""
+    return interest_service_pb2.ForgettingTransition(
+        user_id=transition.user_id,
+        interest=transition.interest,
+        from_state=transition.from_state,  # type: ignore[arg-type]
+        to_state=transition.to_state,  # type: ignore[arg-type]
+        transition_time=timestamp(transition.time_us / 1e6),
+        retention=transition.retention,
+        reason=interest_pb2.StateReason.FromString(transition.reason),
+    )
+
+
+def recent_engagement(engagement: RecentEngagement) -> user_data_service_pb2.RecentEngagement:
+    """An engagement of a user's history."""
+    return user_data_service_pb2.RecentEngagement(
+        item_id=engagement.item_id,
+        item_key=engagement.item_key,
+        event_type=engagement.event_type,  # type: ignore[arg-type]
+        event_time=timestamp(engagement.time_s),
+    )
+
+
+def told_interests(last: ToldInterests) -> user_data_service_pb2.ToldInterests:
+    """What was told last."""
+    told, due_us = last
+    return user_data_service_pb2.ToldInterests(
+        told_time=timestamp(told.at) if math.isfinite(told.at) else None,
+        states=[
+            user_data_service_pb2.ToldState(interest=name, state=state)  # type: ignore[arg-type]
+            for name, state in told.states.items()
+        ],
+        due_time=None if due_us is None else timestamp(due_us / 1e6),
+    )
+
+
+def deletion_receipt(receipt: Receipt) -> user_data_service_pb2.DeletionReceipt:
+    """Proof of a deletion."""
+    deletion = receipt.deletion
+    return user_data_service_pb2.DeletionReceipt(
+        receipt_id=deletion.receipt_id,
+        delete_time=timestamp(deletion.time_us / 1e6),
+        deleted_event_count=deletion.events,
+        trained_releases=receipt.trained_releases,
     )
 
 

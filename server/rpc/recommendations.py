@@ -14,7 +14,7 @@ from server.rpc import Context
 from server.rpc.mapping import failure, recommended_items, slate_message
 from server.rpc.paging import page_size
 from server.rpc.streams import answer_in_order
-from server.rpc.validation import ID_BYTES, Checks
+from server.rpc.validation import Checks
 
 __all__ = ["Recommendations"]
 
@@ -115,7 +115,7 @@ class Recommendations(recommendation_service_pb2_grpc.RecommendationServiceServi
                 checks.found("strategy", f"is unknown: use one of {', '.join(_STRATEGIES)}")
             checks.count("exclude_item_ids", len(request.exclude_item_ids), MAX_EXCLUDED)
             for i, item_id in enumerate(request.exclude_item_ids):
-                checks.text(f"exclude_item_ids[{i}]", item_id, ID_BYTES, required=True)
+                checks.identifier(f"exclude_item_ids[{i}]", item_id)
             _check_release_and_alpha(checks, request)
         size = page_size(request.page_size, DEFAULT_SLATE, MAX_SLATE)
         if request.strategy not in (pb.STRATEGY_UNSPECIFIED, pb.STRATEGY_FOLLOW):

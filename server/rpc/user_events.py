@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from ebbing.v1 import user_event_service_pb2 as pb
 from ebbing.v1 import user_event_service_pb2_grpc
 from ebbing.v1.user_event_pb2 import UserEvent
-from server.errors import EbbingError, EventIdReused, InvalidFields
+from server.errors import EbbingError, EventIdReused, InvalidFields, UserDeleted
 from server.ingest import EventResult, Ingest
+from server.limits import Limits
 from server.metrics import Metrics
+from server.retention import RetentionPeriods
 from server.rpc import Context
 from server.rpc.mapping import event_ack
 from server.rpc.streams import answer_in_order
@@ -19,11 +21,11 @@ from server.state.store import WriteOutcome
 
 __all__ = ["UserEvents"]
 
-MAX_EVENTS = 1000
 _OUTCOMES = {
     WriteOutcome.ACCEPTED: pb.EVENT_OUTCOME_ACCEPTED,
     WriteOutcome.DUPLICATE: pb.EVENT_OUTCOME_DUPLICATE,
     WriteOutcome.ID_REUSED: pb.EVENT_OUTCOME_REJECTED,
+    WriteOutcome.USER_DELETED: pb.EVENT_OUTCOME_REJECTED,
 }
 
 
@@ -31,13 +33,30 @@ class UserEvents(user_event_service_pb2_grpc.UserEventServiceServicer):
     """Writes behaviour events."""
 
     def __init__(
-        self, ingest: Ingest, metrics: Metrics, now_us: Callable[[], int], tolerance_us: int
+        self,
+        ingest: Ingest,
+        metrics: Metrics,
+        now_us: Callable[[], int],
+        tolerance_us: int,
+        periods: RetentionPeriods,
+        limits: Limits,
     ) -> None:
-        """Set up; ``tolerance_us`` is how far after now an event may lie, microseconds."""
+        """Set up.
+
+        Args:
+            ingest: takes the good ones.
+            metrics: counts the bad ones.
+            now_us: microseconds since the epoch.
+            tolerance_us: how far after now an event may lie, microseconds.
+            periods: say how far before now an event may lie.
+            limits: of what an event and a batch may hold.
+        """
         self._ingest = ingest
         self._metrics = metrics
         self._now_us = now_us
         self._tolerance_us = tolerance_us
+        self._periods = periods
+        self._limits = limits
 
     async def WriteUserEvent(
         self, request: pb.WriteUserEventRequest, context: Context
@@ -48,8 +67,8 @@ class UserEvents(user_event_service_pb2_grpc.UserEventServiceServicer):
         if invalid := self._invalid("event", request.event):
             raise invalid
         (result,) = await self._ingest.write([request.event])
-        if result.outcome is WriteOutcome.ID_REUSED:
-            raise _reused(request.event)
+        if refused := _refused(request.event, result):
+            raise refused
         return pb.WriteUserEventResponse(ack=_ack(request.event, result))
 
     async def BatchWriteUserEvents(
@@ -57,7 +76,7 @@ class UserEvents(user_event_service_pb2_grpc.UserEventServiceServicer):
     ) -> pb.BatchWriteUserEventsResponse:
         """Write many events, each by itself."""
         with Checks() as checks:
-            checks.count("events", len(request.events), MAX_EVENTS, required=True)
+            checks.count("events", len(request.events), self._limits.events, required=True)
         rejected: dict[int, InvalidFields] = {}
         for i, event in enumerate(request.events):
             if invalid := self._invalid(f"events[{i}]", event):
@@ -97,9 +116,11 @@ class UserEvents(user_event_service_pb2_grpc.UserEventServiceServicer):
         return pb.StreamUserEventsResponse(ack=ack)
 
     def _invalid(self, field: str, event: UserEvent) -> InvalidFields | None:
+        now_us = self._now_us()
+        earliest_us, latest_us = self._periods.earliest_us(now_us), now_us + self._tolerance_us
         try:
-            with Checks() as checks:
-                check_event(checks, field, event, self._now_us() + self._tolerance_us)
+            with Checks(self._limits) as checks:
+                check_event(checks, field, event, earliest_us, latest_us)
         except InvalidFields as error:
             self._metrics.user_events.labels("any", "invalid").inc()
             return error
@@ -107,14 +128,21 @@ class UserEvents(user_event_service_pb2_grpc.UserEventServiceServicer):
 
 
 def _ack(event: UserEvent, result: EventResult) -> pb.EventAck:
-    reused: EbbingError | None = None
+    refused = _refused(event, result)
+    return event_ack(event.event_id, _OUTCOMES[result.outcome], result.unknown_item, refused)
+
+
+def _refused(event: UserEvent, result: EventResult) -> EbbingError | None:
+    """Why the store did not take an event; None if it did."""
+    metadata = {"event_id": event.event_id}
     if result.outcome is WriteOutcome.ID_REUSED:
-        reused = _reused(event)
-    return event_ack(event.event_id, _OUTCOMES[result.outcome], result.unknown_item, reused)
-
-
-def _reused(event: UserEvent) -> EventIdReused:
-    return EventIdReused(
-        "event_id: was used for another event; give each event an id of its own",
-        {"event_id": event.event_id},
-    )
+        return EventIdReused(
+            "event_id: was used for another event; give each event an id of its own", metadata
+        )
+    if result.outcome is WriteOutcome.USER_DELETED:
+        return UserDeleted(
+            "event_time: not after the deletion of its user: drop the event; one that happens from"
+            " now on begins a new user",
+            metadata,
+        )
+    return None

@@ -14,14 +14,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ebbing.events import EventType
 from ebbing.v1 import catalog_service_pb2, user_event_pb2
 from server.errors import FieldViolation, InvalidFields
+from server.limits import Limits
 
 __all__ = ["Checks", "check_event", "check_interest", "check_item", "check_relation"]
 
-ID_BYTES = 128
-PATH_BYTES = 256
+CONTRACT = Limits()
 TITLE_BYTES = 512
-TEXT_BYTES = 1024
-MAX_INTERESTS = 32
 MIN_SHARE, MAX_SHARE = 1e-6, 1000.0
 MAX_ATTRIBUTES = 64
 MAX_MODALITIES = 8
@@ -37,8 +35,9 @@ LATEST_S = 7_258_118_400
 class Checks:
     """Gathers what is wrong with a request; raises it all when the block ends."""
 
-    def __init__(self) -> None:
-        """Start with nothing found."""
+    def __init__(self, limits: Limits = CONTRACT) -> None:
+        """Start with nothing found; ``limits`` are stricter ones for what is written."""
+        self.limits = limits
         self._violations: list[FieldViolation] = []
 
     def __enter__(self) -> Self:
@@ -70,11 +69,11 @@ class Checks:
 
     def identifier(self, field: str, value: str) -> None:
         """A required id."""
-        self.text(field, value, ID_BYTES, required=True)
+        self.text(field, value, self.limits.id_bytes, required=True)
 
     def path(self, field: str, value: str) -> None:
         """A required interest path without empty components."""
-        self.text(field, value, PATH_BYTES, required=True)
+        self.text(field, value, self.limits.path_bytes, required=True)
         if value and not all(value.split("/")):
             self.found(field, "has an empty component; write parent/child without extra slashes")
 
@@ -146,27 +145,35 @@ class Checks:
 
 
 def check_event(
-    checks: Checks, field: str, event: user_event_pb2.UserEvent, latest_us: int
+    checks: Checks, field: str, event: user_event_pb2.UserEvent, earliest_us: int, latest_us: int
 ) -> None:
-    """Check a ``UserEvent``; ``latest_us`` is the latest time taken, microseconds."""
+    """Check a ``UserEvent``; the times are the earliest and the latest taken, microseconds."""
+    limits = checks.limits
     checks.identifier(f"{field}.event_id", event.event_id)
     checks.identifier(f"{field}.user_id", event.user_id)
-    checks.text(f"{field}.item_id", event.item_id, ID_BYTES)
+    checks.text(f"{field}.item_id", event.item_id, limits.id_bytes)
     if event.event_type not in _EVENT_TYPES:
         known = ", ".join(kind.name for kind in EventType if kind)
         checks.found(f"{field}.event_type", f"is required: one of {known}")
-    if (
-        checks.present(f"{field}.event_time", event, "event_time")
-        and checks.time(f"{field}.event_time", event.event_time)
-        and event.event_time.ToMicroseconds() > latest_us
+    if checks.present(f"{field}.event_time", event, "event_time") and checks.time(
+        f"{field}.event_time", event.event_time
     ):
-        checks.found(f"{field}.event_time", "is in the future: check the sender's clock")
+        time_us = event.event_time.ToMicroseconds()
+        if time_us > latest_us:
+            checks.found(f"{field}.event_time", "is in the future: check the sender's clock")
+        elif time_us < earliest_us:
+            days = (latest_us - earliest_us) / 86_400e6
+            checks.found(
+                f"{field}.event_time",
+                f"is older than the {days:.0f} days for which events are taken here: leave out"
+                " older ones, or have the gateways keep events for longer",
+            )
     if event.HasField("value") and not math.isfinite(event.value):
         checks.found(f"{field}.value", "must be a finite number")
-    checks.text(f"{field}.query", event.query, TEXT_BYTES)
+    checks.text(f"{field}.query", event.query, limits.text_bytes)
     _check_shares(checks, f"{field}.interests", event.interests)
-    checks.text(f"{field}.session_id", event.session_id, ID_BYTES)
-    checks.text(f"{field}.attribution_token", event.attribution_token, TEXT_BYTES)
+    checks.text(f"{field}.session_id", event.session_id, limits.id_bytes)
+    checks.text(f"{field}.attribution_token", event.attribution_token, limits.text_bytes)
     if not (event.item_id or event.query or event.interests):
         checks.found(f"{field}.item_id", "is required without query and interests")
 
@@ -178,11 +185,11 @@ def check_item(checks: Checks, field: str, item: catalog_service_pb2.Item) -> No
     checks.text(f"{field}.title", item.title, TITLE_BYTES)
     checks.count(f"{field}.attributes", len(item.attributes), MAX_ATTRIBUTES)
     for key, value in item.attributes.items():
-        checks.text(f"{field}.attributes", key, ID_BYTES, required=True)
-        checks.text(f"{field}.attributes[{_shown(key)}]", value, TEXT_BYTES)
+        checks.identifier(f"{field}.attributes", key)
+        checks.text(f"{field}.attributes[{_shown(key)}]", value, checks.limits.text_bytes)
     checks.count(f"{field}.content", len(item.content), MAX_MODALITIES)
     for modality, vector in item.content.items():
-        checks.text(f"{field}.content", modality, ID_BYTES, required=True)
+        checks.identifier(f"{field}.content", modality)
         values = f"{field}.content[{_shown(modality)}].values"
         checks.count(values, len(vector.values), MAX_VECTOR, required=True)
         if not all(map(math.isfinite, vector.values)):
@@ -213,7 +220,7 @@ def _check_shares(
     checks: Checks, field: str, interests: Iterable[user_event_pb2.InterestShare]
 ) -> None:
     shares = list(interests)
-    checks.count(field, len(shares), MAX_INTERESTS)
+    checks.count(field, len(shares), checks.limits.interests)
     checks.distinct(field, (share.interest for share in shares))
     for i, share in enumerate(shares):
         checks.path(f"{field}[{i}].interest", share.interest)
@@ -222,4 +229,4 @@ def _check_shares(
 
 def _shown(key: str) -> str:
     """A key as the name of a field shows it; however long it is, it has to fit into a status."""
-    return ascii(key[:ID_BYTES])[:40]
+    return ascii(key[:40])[:40]

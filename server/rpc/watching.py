@@ -16,7 +16,7 @@ from ebbing.v1 import interest_pb2
 from ebbing.v1 import interest_service_pb2 as pb
 from server.errors import CursorExpired, FieldViolation, GatewayStopping, InvalidFields
 from server.rpc import Context
-from server.rpc.mapping import state_reason, timestamp
+from server.rpc.mapping import forgetting_transition, state_reason
 from server.rpc.validation import Checks
 from server.state.alarms import Alarms, Transition
 from server.watch import News
@@ -126,18 +126,7 @@ def _check(request: pb.WatchForgettingRequest) -> None:
 
 
 def _response(transition: Transition, cursor: str) -> pb.WatchForgettingResponse:
-    return pb.WatchForgettingResponse(
-        transition=pb.ForgettingTransition(
-            user_id=transition.user_id,
-            interest=transition.interest,
-            from_state=transition.from_state,  # type: ignore[arg-type]
-            to_state=transition.to_state,  # type: ignore[arg-type]
-            transition_time=timestamp(transition.time_us / 1e6),
-            retention=transition.retention,
-            reason=interest_pb2.StateReason.FromString(transition.reason),
-        ),
-        cursor=cursor,
-    )
+    return pb.WatchForgettingResponse(transition=forgetting_transition(transition), cursor=cursor)
 
 
 def _foreign() -> InvalidFields:

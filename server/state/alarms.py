@@ -37,7 +37,10 @@ class Transition:
 class Alarm:
     """A user that is to be solved: due, or touched by events."""
 
+    owner: str
+    """How the user is named in storage."""
     user_id: str
+    """Empty where what is kept of the user cannot be read."""
     due_us: int | None
     """When a state changes next, as solved last; None: never, or not solved yet."""
     touched: bool
@@ -54,10 +57,12 @@ class Alarm:
 class Settlement:
     """What became of an alarm."""
 
-    user_id: str
+    owner: str
+    """As the alarm has it."""
     version: int
     """Of the alarm that was solved."""
-    told: bytes
+    told: bytes | None
+    """What is told now; None: what was told before, as it could not be solved."""
     due_us: int | None
     """When to solve it again, microseconds since the epoch; None: when events come."""
     transitions: Sequence[Transition] = ()
@@ -74,9 +79,9 @@ class Alarms(Protocol):
     """Where alarms and transitions live; part of ``server.state.store.Store``.
 
     ``Store.append`` touches the users whose traces it changes, in the step that logs the events.
-    Transitions are numbered from 1 without gaps, in the order they were written. ``transitions``
-    and ``span`` may be called from where the store is read, all else from where it is written.
-    Errors are those of ``Store``.
+    Transitions are numbered from 1 in the order they were written; those of deleted users are
+    missing. ``transitions`` and ``span`` may be called from where the store is read, all else from
+    where it is written. Errors are those of ``Store``.
     """
 
     store_id: str
@@ -109,8 +114,21 @@ class Alarms(Protocol):
         """Transitions with their numbers, in order, after a number."""
         ...
 
+    def transitions_of(self, user_id: str) -> list[Transition]:
+        """The transitions of a user that are kept, in the order they were written."""
+        ...
+
     def span(self) -> Span:
         """Which transitions are kept."""
+        ...
+
+    def write_transitions(
+        self, transitions: Sequence[tuple[int, Transition]], newest: int, now_us: int
+    ) -> None:
+        """Take over transitions of another store under their numbers; those there are stay.
+
+        Numbers go on after ``newest``; how long they are kept counts from ``now_us``.
+        """
         ...
 
     def prune(self, before_us: int, limit: int) -> int:

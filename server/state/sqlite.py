@@ -8,294 +8,523 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from heapq import merge
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 import numpy as np
 
-from ebbing.interest.trace import TraceTable
-from server.errors import ItemKeyCollision, StoreUnavailable
+from ebbing.history import HISTORY_LENGTH
+from server import failpoints
+from server.errors import StoreUnavailable, UserErased
+from server.state import user_state
 from server.state.alarms import Alarms
-from server.state.codec import decode_traces, encode_traces
-from server.state.sqlite_alarms import ALARM_SCHEMA, SqliteAlarms, touch
+from server.state.records import Records
+from server.state.sqlite_alarms import ALARM_SCHEMA, SqliteAlarms
+from server.state.sqlite_catalogue import CATALOGUE_SCHEMA
 from server.state.sqlite_file import SqliteFile
+from server.state.sqlite_upkeep import SqliteUpkeep
 from server.state.store import (
-    History,
+    Deletion,
     Interaction,
-    InterestRecord,
-    ItemRecord,
-    RelationRecord,
+    StoreSize,
+    UserRecord,
+    UserState,
     WriteOutcome,
-    advance,
     item_heat,
+    tombstone_digest,
 )
 
 __all__ = ["SqliteStore"]
 
 LOG_PAGE = 512
 """Events of a user read from the log at once."""
+DAY_US = 86_400_000_000
 
 SCHEMA = """
 CREATE TABLE events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
     event_id TEXT NOT NULL UNIQUE,
-    user_id TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    engaged INTEGER NOT NULL,
     event_time INTEGER NOT NULL,
-    item_key INTEGER NOT NULL,
-    event_type INTEGER NOT NULL,
-    weight REAL NOT NULL,
-    interests TEXT NOT NULL,
-    body BLOB NOT NULL
+    digest BLOB NOT NULL,
+    value BLOB NOT NULL
 );
-CREATE INDEX engagements ON events (user_id, event_time, event_id, item_key, event_type)
-    WHERE weight > 0;
-CREATE TABLE user_states (user_id TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE item_heat (item_key INTEGER PRIMARY KEY, heat REAL NOT NULL);
-CREATE INDEX hottest_items ON item_heat (heat DESC);
-CREATE TABLE items (
-    item_id TEXT PRIMARY KEY,
-    item_key INTEGER NOT NULL UNIQUE,
-    interests TEXT NOT NULL,
-    available_time INTEGER NOT NULL,
-    expire_time INTEGER NOT NULL,
-    body BLOB NOT NULL
+CREATE INDEX events_of ON events (owner, engaged, event_time, event_id);
+CREATE INDEX oldest_events ON events (event_time);
+CREATE TABLE users (
+    number INTEGER PRIMARY KEY,
+    owner TEXT NOT NULL UNIQUE,
+    newest_day INTEGER NOT NULL,
+    due_time INTEGER,
+    turn INTEGER,
+    version INTEGER NOT NULL,
+    told BLOB NOT NULL,
+    state BLOB NOT NULL
+);
+CREATE INDEX idle_users ON users (newest_day);
+CREATE INDEX due_users ON users (due_time) WHERE due_time IS NOT NULL;
+CREATE INDEX touched_users ON users (turn) WHERE turn IS NOT NULL;
+CREATE TABLE deletions (
+    user BLOB PRIMARY KEY,
+    until INTEGER NOT NULL,
+    receipt_id TEXT NOT NULL,
+    delete_time INTEGER NOT NULL,
+    events INTEGER NOT NULL,
+    first_time INTEGER NOT NULL,
+    last_time INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE interests (path TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE relations (
-    user_id TEXT NOT NULL,
-    other_user_id TEXT NOT NULL,
-    body BLOB NOT NULL,
-    PRIMARY KEY (user_id, other_user_id)
-) WITHOUT ROWID;
-CREATE TABLE versions (name TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO versions VALUES ('catalogue', 1);
+CREATE INDEX deletions_again ON deletions
+    (until, receipt_id, delete_time, events, first_time, last_time);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE INDEX facts_again ON facts (value) WHERE name IN ('store_id', 'vault');
+INSERT INTO facts VALUES
+    ('store_id', lower(hex(randomblob(16)))), ('vault', ''), ('catalogue', 1),
+    ('users', 0), ('events', 0);
 """
 
-_STATE = "SELECT state FROM user_states WHERE user_id = ?"
-_ITEM_COLUMNS = "item_id, item_key, interests, available_time, expire_time, body"
+_DELETION = (
+    "SELECT receipt_id, delete_time, events, first_time, last_time FROM deletions WHERE user = ?"
+)
 
 
-class SqliteStore:
+class _Kept(NamedTuple):
+    """What is known of a user before events are appended."""
+
+    owner: str
+    state: bytes | None
+    deleted_until: int
+
+
+class SqliteStore(SqliteUpkeep):
     """``server.state.store.Store`` on one SQLite file."""
 
-    def __init__(self, path: Path, max_interests: int, max_bytes: int = 0) -> None:
+    def __init__(self, path: Path, records: Records, max_bytes: int = 0) -> None:
         """Open or make the file.
 
         Args:
             path: the file; its folder must exist.
-            max_interests: interests kept per user.
+            records: encodes what is stored of users.
             max_bytes: largest size of the file; 0 is no limit.
 
         Raises:
-            StoreUnavailable: the file is locked, not a state file, of another version or damaged.
+            StoreUnavailable: the file is locked, not a state file, of another version, damaged, or
+                written with other keys.
             StorageFull: there is no room for it.
         """
-        self._max_interests = max_interests
-        self._file = SqliteFile(path, SCHEMA + ALARM_SCHEMA, max_bytes)
-        self.alarms: Alarms = SqliteAlarms(self._file)
+        file = SqliteFile(path, SCHEMA + CATALOGUE_SCHEMA + ALARM_SCHEMA, max_bytes)
+        super().__init__(file, records)
+        try:
+            self._require_vault()
+            self.alarms: Alarms = SqliteAlarms(self._file, records)
+        except BaseException:
+            self._file.close()
+            raise
 
     def append(self, interactions: Sequence[Interaction]) -> list[WriteOutcome]:
         """Log interactions and update the states of their users, durably and as one step."""
         outcomes = []
-        by_user: dict[str, list[Interaction]] = defaultdict(list)
-        heats: dict[int, float] = {}
+        new: dict[str, list[Interaction]] = defaultdict(list)
+        owners = {one.user_id: "" for one in interactions}
+        owners = {user_id: self._records.owner_of(user_id) for user_id in owners}
+        failpoints.reach("append.begun")
         with self._file.transaction() as db:
+            kept = {user_id: self._kept(db, user_id, owner) for user_id, owner in owners.items()}
+            # Within the step, or whoever is deleted at this moment could lose the key again; and
+            # not for what is refused, which would leave a key of somebody deleted.
+            taken = {o.user_id for o in interactions if o.time_us > kept[o.user_id].deleted_until}
+            self._records.vault.prepare(owners[user_id] for user_id in taken)
             for one in interactions:
-                outcome = self._log(db, one)
+                outcome = self._log(db, one, kept[one.user_id])
                 outcomes.append(outcome)
-                if outcome is not WriteOutcome.ACCEPTED:
-                    continue
-                by_user[one.user_id].append(one)
-                if one.weight and one.item_key:
-                    heat = item_heat(one.time_s, one.weight)
-                    known = heats.get(one.item_key, -np.inf)
-                    heats[one.item_key] = float(np.logaddexp2(known, heat))
-            states = []
-            for user_id, new in by_user.items():
-                traces = _traces(db.execute(_STATE, (user_id,)).fetchall()) or TraceTable.empty()
-                advanced = advance(traces, new, self._max_interests)
-                states.append((user_id, encode_traces(advanced)))
-            db.executemany("INSERT OR REPLACE INTO user_states VALUES (?, ?)", states)
-            touch(db, (user for user, new in by_user.items() if any(i.weight for i in new)))
+                if outcome is WriteOutcome.ACCEPTED:
+                    new[one.user_id].append(one)
+            failpoints.reach("append.logged")
+            for user_id, events in new.items():
+                self._advance(db, user_id, kept[user_id], events)
+            known = sum(kept[user_id].state is not None for user_id in new)
+            _count(db, users=len(new) - known, events=sum(map(len, new.values())))
             db.executemany(
                 "INSERT INTO item_heat VALUES (?, ?) ON CONFLICT DO UPDATE SET heat ="
                 " max(heat, excluded.heat) + log2(1 + pow(2, -abs(heat - excluded.heat)))",
-                heats.items(),
+                _heats(new.values()).items(),
             )
+        failpoints.reach("append.committed")
         return outcomes
 
-    @staticmethod
-    def _log(db: apsw.Connection, one: Interaction) -> WriteOutcome:
+    def _kept(self, db: apsw.Connection, user_id: str, owner: str) -> _Kept:
+        ((state, until),) = db.execute(
+            "SELECT (SELECT state FROM users WHERE owner = ?),"
+            " (SELECT until FROM deletions WHERE user = ?)",
+            (owner, self._tombstone(user_id)),
+        )
+        return _Kept(owner, state, -1 if until is None else until)
+
+    def _log(self, db: apsw.Connection, one: Interaction, kept: _Kept) -> WriteOutcome:
+        if one.time_us <= kept.deleted_until:
+            return WriteOutcome.USER_DELETED
+        digest = self._records.digest(kept.owner, one)
         db.execute(
-            "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?)",
             (
                 one.event_id,
-                one.user_id,
+                kept.owner,
+                one.weight > 0,
                 one.time_us,
-                one.item_key,
-                one.event_type,
-                one.weight,
-                json.dumps(one.interests),
-                one.body,
+                digest,
+                self._records.event(kept.owner, one),
             ),
         )
         if db.changes():
             return WriteOutcome.ACCEPTED
-        (body,) = next(db.execute("SELECT body FROM events WHERE event_id = ?", (one.event_id,)))
-        return WriteOutcome.DUPLICATE if body == one.body else WriteOutcome.ID_REUSED
-
-    def traces(self, user_id: str) -> TraceTable | None:
-        """A user's traces; None for a user without events."""
-        return _traces(self._file.rows(_STATE, (user_id,)))
-
-    def history(self, user_id: str, until_us: int, limit: int) -> History:
-        """A user's newest engagements with items up to a moment."""
-        rows = self._file.rows(
-            "SELECT item_key, event_time, event_type FROM events WHERE weight > 0 AND user_id = ?"
-            " AND event_time <= ? AND item_key <> 0"
-            " ORDER BY event_time DESC, event_id DESC LIMIT ?",
-            (user_id, until_us, limit),
+        known = next(
+            db.execute("SELECT owner, digest FROM events WHERE event_id = ?", (one.event_id,))
         )
-        columns = np.array(rows, np.int64).reshape(-1, 3)[::-1]
-        return History(columns[:, 0], columns[:, 1] / 1e6, columns[:, 2].astype(np.int32))
+        same = known == (kept.owner, digest)
+        return WriteOutcome.DUPLICATE if same else WriteOutcome.ID_REUSED
+
+    def _advance(
+        self, db: apsw.Connection, user_id: str, kept: _Kept, events: list[Interaction]
+    ) -> None:
+        try:
+            state = self._records.advanced(
+                user_id, kept.owner, kept.state, events, lambda: self._logged(db, kept.owner)
+            )
+        except UserErased:  # what a deletion that was cut off has left
+            state = self._records.advanced(user_id, kept.owner, None, events, lambda: ())
+        touched = any(one.weight for one in events)
+        # The number of the newest event only grows: whoever was touched first comes first.
+        db.execute(
+            "INSERT INTO users VALUES (NULL, ?, ?, NULL,"
+            " iif(?, (SELECT seq FROM sqlite_sequence WHERE name = 'events'), NULL), 1, x'', ?)"
+            " ON CONFLICT (owner) DO UPDATE SET state = excluded.state, version = version + 1,"
+            " newest_day = max(newest_day, excluded.newest_day),"
+            " turn = coalesce(turn, excluded.turn)",
+            (kept.owner, max(one.time_us for one in events) // DAY_US, touched, state),
+        )
+
+    def _logged(self, db: apsw.Connection, owner: str) -> list[Interaction]:
+        """A user's newest engagements with items, within a transaction."""
+        found: list[Interaction] = []
+        rows = db.execute(
+            "SELECT event_id, event_time, value FROM events WHERE owner = ? AND engaged = 1"
+            " ORDER BY event_time DESC, event_id DESC",
+            (owner,),
+        )
+        for row in rows:
+            one = self._records.interaction(owner, *row)
+            if one.item_key:
+                found.append(one)
+                if len(found) == HISTORY_LENGTH:
+                    break
+        return found
+
+    def states(self, user_ids: Sequence[str]) -> list[UserState | None]:
+        """The states of users; None for one without events."""
+        owners = [self._records.owner_of(user_id) for user_id in user_ids]
+        if len(owners) == 1:
+            rows = self._file.rows("SELECT owner, state FROM users WHERE owner = ?", owners)
+        else:
+            rows = self._file.rows(
+                "SELECT owner, state FROM users WHERE owner IN (SELECT value FROM json_each(?))",
+                (json.dumps(owners),),
+            )
+        found = {owner: self._records.state(owner, state)[1] for owner, state in rows}
+        return [found.get(owner) for owner in owners]
 
     def interactions(
         self, user_id: str, until_us: int, newest: int | None = None
     ) -> Iterable[Interaction]:
         """A user's engagements up to a moment, or so many of the newest of them, oldest first."""
-        up_to = "FROM events WHERE weight > 0 AND user_id = ? AND event_time <= ?"
+        owner = self._records.owner_of(user_id)
         skipped = 0
         if newest is not None:
-            ((known,),) = self._file.rows(f"SELECT count(*) {up_to}", (user_id, until_us))
+            ((known,),) = self._file.rows(
+                "SELECT count(*) FROM events WHERE owner = ? AND engaged = 1 AND event_time <= ?",
+                (owner, until_us),
+            )
             skipped = max(0, known - newest)
+        return self._read(owner, 1, until_us, skipped)
+
+    def events_of(self, user_id: str) -> Iterable[Interaction]:
+        """All of a user's events, engagements or not, oldest first; read as they are asked for."""
+        owner = self._records.owner_of(user_id)
+        return _by_time(self._read(owner, 0, 2**62, 0), self._read(owner, 1, 2**62, 0))
+
+    def _read(self, owner: str, engaged: int, until_us: int, skipped: int) -> Iterator[Interaction]:
         # A cursor left open while others read would hide from them what is written meanwhile.
         last: tuple[int, str] | None = (-1, "")
         while last:
             rows = self._file.rows(
-                "SELECT event_id, user_id, item_key, event_type, event_time, weight, interests,"
-                f" body {up_to} AND (event_time, event_id) > (?, ?)"
+                "SELECT event_id, event_time, value FROM events WHERE owner = ? AND engaged = ?"
+                " AND event_time <= ? AND (event_time, event_id) > (?, ?)"
                 " ORDER BY event_time, event_id LIMIT ? OFFSET ?",
-                (user_id, until_us, *last, LOG_PAGE, skipped),
+                (owner, engaged, until_us, *last, LOG_PAGE, skipped),
             )
             skipped = 0
-            for event_id, user, key, kind, time_us, weight, interests, body in rows:
-                about = _interests(interests)
-                yield Interaction(event_id, user, key, kind, time_us, weight, about, body)
-            last = (rows[-1][4], rows[-1][0]) if len(rows) == LOG_PAGE else None
+            for row in rows:
+                yield self._records.interaction(owner, *row)
+            last = (rows[-1][1], rows[-1][0]) if len(rows) == LOG_PAGE else None
 
     def first_engagement_us(self, user_id: str) -> int | None:
-        """Time of a user's first engagement; None for a user without any."""
+        """Time of a user's first logged engagement; None for a user without any."""
         ((first,),) = self._file.rows(
-            "SELECT min(event_time) FROM events WHERE weight > 0 AND user_id = ?", (user_id,)
+            "SELECT min(event_time) FROM events WHERE owner = ? AND engaged = 1",
+            (self._records.owner_of(user_id),),
         )
         return first  # type: ignore[no-any-return]
 
-    def popular(self, limit: int) -> list[int]:
-        """Keys of the items with most recent engagement, best first."""
+    def user(self, user_id: str) -> UserRecord | None:
+        """All that is kept of a user but for events and relations; None where there is nothing."""
         rows = self._file.rows(
-            "SELECT item_key FROM item_heat ORDER BY heat DESC LIMIT ?", (limit,)
+            "SELECT owner, state, told, due_time FROM users WHERE owner = ?",
+            (self._records.owner_of(user_id),),
         )
-        return [key for (key,) in rows]
+        return self._user(*rows[0]) if rows else None
 
-    def catalogue_version(self) -> int:
-        """A number that changes whenever an item does."""
-        ((version,),) = self._file.rows("SELECT version FROM versions WHERE name = 'catalogue'", ())
-        return int(version)
+    def deletion(self, user_id: str) -> Deletion | None:
+        """What is remembered of the deletion of a user; None of a user that was not deleted."""
+        rows = self._file.rows(_DELETION, (self._tombstone(user_id),))
+        return Deletion(*rows[0]) if rows else None
 
-    def write_items(self, items: Sequence[ItemRecord]) -> None:
-        """Create or replace items, all or none."""
-        rows = [
-            (i.item_id, i.item_key, json.dumps(i.interests), i.available_us, i.expire_us, i.body)
-            for i in items
-        ]
-        upsert = (
-            f"INSERT INTO items ({_ITEM_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (item_id) DO UPDATE SET interests = excluded.interests,"
-            " available_time = excluded.available_time, expire_time = excluded.expire_time,"
-            " body = excluded.body"
-        )
+    def delete_user(self, user_id: str, receipt_id: str, now_us: int) -> Deletion:
+        """Delete all that is held on a user, for good; events up to then are refused from now on.
+
+        Deleting again, with nothing come since, tells the first deletion.
+        """
+        owner, tombstone = self._records.owner_of(user_id), self._tombstone(user_id)
         with self._file.transaction() as db:
-            try:
-                db.executemany(upsert, rows)
-            except apsw.ConstraintError:
-                raise ItemKeyCollision(
-                    "the 63-bit key of an item is that of another one: rename the item"
-                ) from None
-            self._touch_catalogue(db)
+            ((events, first, last),) = db.execute(
+                "SELECT count(*), min(event_time), max(event_time) FROM events WHERE owner = ?",
+                (owner,),
+            )
+            span = self._span(db, owner, first, last)
+            deletion = Deletion(receipt_id, now_us, events, *span)
+            held = _erase(db, owner)
+            earlier: list[tuple[Any, ...]] = db.execute(_DELETION, (tombstone,)).fetchall()
+            if earlier and not held:
+                deletion = Deletion(*earlier[0])
+            else:
+                until = max(now_us, deletion.last_us)
+                db.execute(
+                    "INSERT INTO deletions VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                    " until = max(until, excluded.until), receipt_id = excluded.receipt_id,"
+                    " delete_time = excluded.delete_time, events = excluded.events,"
+                    " first_time = excluded.first_time, last_time = excluded.last_time",
+                    (tombstone, until, *deletion),
+                )
+            # Within the step, or whoever comes back at this moment could lose the new key.
+            self._records.vault.erase(owner)
+        self._file.scrub()
+        return deletion
 
-    def delete_item(self, item_id: str) -> None:
-        """Delete an item; nothing happens where there is none."""
-        with self._file.transaction() as db:
-            db.execute("DELETE FROM items WHERE item_id = ?", (item_id,))
-            self._touch_catalogue(db)
+    def _span(
+        self, db: apsw.Connection, owner: str, first_us: int | None, last_us: int | None
+    ) -> tuple[int, int]:
+        """Times of a user's first and last event, those included that the log has lost."""
+        times = [] if first_us is None or last_us is None else [first_us, last_us]
+        for (state,) in db.execute("SELECT state FROM users WHERE owner = ?", (owner,)):
+            with suppress(StoreUnavailable, UserErased):
+                span = self._records.state(owner, state)[1].traces.span
+                times += [round(time * 1e6) for time in span if np.isfinite(time)]
+        return min(times, default=0), max(times, default=0)
 
-    def items(self, keys: Sequence[int]) -> list[ItemRecord]:
-        """The items among keys that the catalogue holds, in any order."""
+    def log(self, after: str, limit: int) -> tuple[list[Interaction], str]:
+        """A page of all events, in the order they were written, and where it ended."""
         rows = self._file.rows(
-            f"SELECT {_ITEM_COLUMNS} FROM items WHERE item_key IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(keys)),),
+            "SELECT owner, event_id, event_time, value, number FROM events WHERE number > ?"
+            " ORDER BY number LIMIT ?",
+            (int(after or 0), limit),
         )
-        return [_item(row) for row in rows]
+        page = [self._records.interaction(*row[:4]) for row in rows]
+        return page, str(rows[-1][4]) if rows else after
 
-    def list_items(self, after: str, limit: int) -> list[ItemRecord]:
-        """Items by id, after a given one."""
+    def users(self, after: str, limit: int) -> tuple[list[UserRecord], str]:
+        """A page of all users, by their names in storage, and where it ended."""
         rows = self._file.rows(
-            f"SELECT {_ITEM_COLUMNS} FROM items WHERE item_id > ? ORDER BY item_id LIMIT ?",
+            "SELECT owner, state, told, due_time FROM users WHERE owner > ? ORDER BY owner LIMIT ?",
             (after, limit),
         )
-        return [_item(row) for row in rows]
+        return [self._user(*row) for row in rows], rows[-1][0] if rows else after
 
-    def write_interests(self, interests: Sequence[InterestRecord]) -> None:
-        """Create or replace descriptions of interests, all or none."""
+    def write_users(self, records: Sequence[UserRecord]) -> None:
+        """Create or replace what is kept of users, as one step; their events stay."""
+        owners = [self._records.owner_of(one.user_id) for one in records]
         with self._file.transaction() as db:
-            db.executemany("INSERT OR REPLACE INTO interests VALUES (?, ?)", interests)
+            self._records.vault.prepare(owners)
+            for owner, one in zip(owners, records, strict=True):
+                newest_s = user_state.decode(one.state).traces.span[1]
+                ((known,),) = db.execute("SELECT count(*) FROM users WHERE owner = ?", (owner,))
+                db.execute(
+                    "INSERT INTO users VALUES (NULL, ?, ?, ?, NULL, 1, ?, ?)"
+                    " ON CONFLICT (owner) DO UPDATE SET state = excluded.state,"
+                    " told = excluded.told, due_time = excluded.due_time, turn = NULL,"
+                    " newest_day = max(newest_day, excluded.newest_day), version = version + 1",
+                    (
+                        owner,
+                        int(max(newest_s, 0.0) * 1e6) // DAY_US,
+                        one.due_us,
+                        self._records.told(owner, one.told),
+                        self._records.sealed_state(one.user_id, owner, one.state),
+                    ),
+                )
+                _count(db, users=1 - known)
 
-    def list_interests(self, after: str, limit: int) -> list[InterestRecord]:
-        """Described interests by path, after a given one."""
-        rows = self._file.rows(
-            "SELECT path, body FROM interests WHERE path > ? ORDER BY path LIMIT ?", (after, limit)
-        )
-        return [InterestRecord(*row) for row in rows]
+    def rebuild(self, user_ids: Sequence[str]) -> int:
+        """Compute the states of users anew from the log, each as one step; how many differed.
 
-    def write_relations(self, relations: Sequence[RelationRecord]) -> None:
-        """Create or replace relations, all or none."""
+        A state that counts events the log has lost to their age is left as it is.
+        """
+        return sum(self._rebuilt(user_id) for user_id in user_ids)
+
+    def _rebuilt(self, user_id: str) -> bool:
+        owner = self._records.owner_of(user_id)
         with self._file.transaction() as db:
-            db.executemany("INSERT OR REPLACE INTO relations VALUES (?, ?, ?)", relations)
+            rows = db.execute(
+                "SELECT event_id, event_time, value FROM events WHERE owner = ?", (owner,)
+            )
+            events = [self._records.interaction(owner, *row) for row in rows]
+            if not events:
+                return False
+            kept = self._kept(db, user_id, owner)
+            state = self._records.advanced(user_id, owner, None, events, lambda: ())
+            new = self._records.state_bytes(owner, state)[1]
+            told = db.execute("SELECT told, due_time FROM users WHERE owner = ?", (owner,))
+            alarm = told.fetchone() or (b"", None)
+            if kept.state and self._stands(owner, kept.state, new) and self._whole(owner, alarm[0]):
+                return False
+            db.execute("DELETE FROM users WHERE owner = ?", (owner,))
+            self._advance(db, user_id, kept._replace(state=None), events)
+            if self._whole(owner, alarm[0]):
+                db.execute(
+                    "UPDATE users SET told = ?, due_time = ? WHERE owner = ?", (*alarm, owner)
+                )
+            _count(db, users=int(kept.state is None))
+        return True
 
-    def list_relations(self, user_id: str, after: str, limit: int) -> list[RelationRecord]:
-        """A user's relations by other user, after a given one."""
-        rows = self._file.rows(
-            "SELECT user_id, other_user_id, body FROM relations"
-            " WHERE user_id = ? AND other_user_id > ? ORDER BY other_user_id LIMIT ?",
-            (user_id, after, limit),
-        )
-        return [RelationRecord(*row) for row in rows]
+    def _stands(self, owner: str, sealed: bytes, new: bytes) -> bool:
+        """Whether a state is that of the log, or counts events that the log has lost."""
+        try:
+            old = self._records.state_bytes(owner, sealed)[1]
+            counted, logged = (user_state.decode(one).traces.event_count for one in (old, new))
+            return counted > logged or user_state.same(old, new)
+        except (StoreUnavailable, ValueError):
+            return False  # what is damaged is what a rebuild is for
+
+    def _whole(self, owner: str, told: bytes) -> bool:
+        try:
+            self._records.opened_told(owner, told)
+        except StoreUnavailable:
+            return False
+        return True
+
+    def prune_events(self, before_us: int, limit: int) -> int:
+        """Forget logged events of before a moment, so many at most; how many went."""
+        with self._file.transaction() as db:
+            db.execute(
+                "DELETE FROM events WHERE number IN"
+                " (SELECT number FROM events WHERE event_time < ? ORDER BY event_time LIMIT ?)",
+                (before_us, limit),
+            )
+            gone = db.changes()
+            _count(db, events=-gone)
+        return gone
+
+    def prune_users(self, before_us: int, limit: int) -> int:
+        """Forget users whose newest event is of before a moment's day; how many went."""
+        with self._file.transaction() as db:
+            rows = db.execute(
+                "SELECT owner FROM users WHERE newest_day < ? ORDER BY newest_day LIMIT ?",
+                (before_us // DAY_US, limit),
+            )
+            owners = [str(owner) for (owner,) in rows.fetchall()]
+            for owner in owners:
+                _erase(db, owner)
+            self._records.vault.erase(*owners)
+        return len(owners)
+
+    def prune_deletions(self, before_us: int, limit: int) -> int:
+        """Forget deletions of before a moment, so many at most; how many went."""
+        with self._file.transaction() as db:
+            db.execute(
+                "DELETE FROM deletions WHERE user IN"
+                " (SELECT user FROM deletions WHERE delete_time < ? LIMIT ?)",
+                (before_us, limit),
+            )
+            return db.changes()
+
+    def forget(self, owners: Iterable[str]) -> None:
+        """Delete what is kept of users as if they had never been; their keys stay."""
+        with self._file.transaction() as db:
+            for owner in owners:
+                _erase(db, owner)
+
+    def size(self) -> StoreSize:
+        """How much there is."""
+        facts = dict(self._file.rows("SELECT name, value FROM facts"))
+        return StoreSize(facts["users"], facts["events"], self._file.bytes())
 
     def close(self) -> None:
         """Give everything back; the store is not used again."""
         self._file.close()
 
-    @staticmethod
-    def _touch_catalogue(db: apsw.Connection) -> None:
-        db.execute("UPDATE versions SET version = version + 1 WHERE name = 'catalogue'")
+    def _user(self, owner: str, state: bytes, told: bytes, due_us: int | None) -> UserRecord:
+        opened_told = self._records.opened_told(owner, told)
+        return UserRecord(*self._records.state_bytes(owner, state), opened_told, due_us)
+
+    def _require_vault(self) -> None:
+        fingerprint = self._records.vault.fingerprint
+        written_with = self._fact("vault")
+        if not written_with:
+            with self._file.transaction() as db:
+                db.execute("UPDATE facts SET value = ? WHERE name = 'vault'", (fingerprint,))
+        elif written_with != fingerprint:
+            raise StoreUnavailable(
+                "the state was written with other keys: give the ones it was written with, or move"
+                " it with 'ebbing state migrate'"
+            )
+
+    def _tombstone(self, user_id: str) -> bytes:
+        return tombstone_digest(user_id, self.alarms.store_id)
 
 
-def _traces(rows: Sequence[tuple[Any, ...]]) -> TraceTable | None:
-    """The traces in the rows of ``_STATE``."""
-    if not rows:
-        return None
-    try:
-        return decode_traces(rows[0][0])
-    except ValueError as error:
-        raise StoreUnavailable(
-            "the state of this user is damaged: restore the state file from a backup"
-        ) from error
+def _heats(groups: Iterable[Sequence[Interaction]]) -> dict[int, float]:
+    heats: dict[int, float] = {}
+    for events in groups:
+        for one in events:
+            if one.weight and one.item_key:
+                heat = item_heat(one.time_s, one.weight)
+                known = heats.get(one.item_key)
+                heats[one.item_key] = heat if known is None else float(np.logaddexp2(known, heat))
+    return heats
 
 
-def _interests(text: str) -> tuple[tuple[str, float], ...]:
-    return tuple((name, share) for name, share in json.loads(text))
+def _count(db: apsw.Connection, **more: int) -> None:
+    db.executemany(
+        "UPDATE facts SET value = value + ? WHERE name = ?",
+        [(number, name) for name, number in more.items() if number],
+    )
 
 
-def _item(row: tuple[Any, ...]) -> ItemRecord:
-    return ItemRecord(row[0], row[1], _interests(row[2]), row[3], row[4], row[5])
+def _erase(db: apsw.Connection, owner: str) -> bool:
+    """Delete all rows of a user; whether there were any."""
+    gone = {}
+    for table, column in (
+        ("events", "owner"),
+        ("users", "owner"),
+        ("transitions", "owner"),
+        ("relations", "owner"),
+        ("relations", "other"),
+    ):
+        db.execute(f"DELETE FROM {table} WHERE {column} = ?", (owner,))
+        gone[table, column] = db.changes()
+    _count(db, users=-gone["users", "owner"], events=-gone["events", "owner"])
+    return any(gone.values())
+
+
+def _by_time(*sources: Iterator[Interaction]) -> Iterator[Interaction]:
+    return merge(*sources, key=lambda one: (one.time_us, one.event_id))

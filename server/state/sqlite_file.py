@@ -6,20 +6,27 @@ synced to disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import apsw
 
 from server.errors import EbbingError, StorageFull, StoreUnavailable
+from server.state.sqlite_wal import read_wal
 
 __all__ = ["SqliteFile"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x45626231
 BUSY_TIMEOUT_MS = 5000
+STEPS_BETWEEN_LOOKS = 10_000
+"""Of SQLite's machine, between two looks whether a check is to be given up."""
+COPIED_AT_ONCE = 256
+"""Pages."""
+UNUSED_PAGE_AT = 2**30
+"""Where the page lies that SQLite keeps its locks in, bytes; it is never written."""
 
 
 class SqliteFile:
@@ -40,8 +47,13 @@ class SqliteFile:
         self._path = path
         with self._translated():
             self.write = self._connect()
-            self._prepare(schema, max_bytes)
-            self._read = self._connect()
+            try:
+                self._prepare(schema, max_bytes)
+                self._read = self._connect()
+                self.write.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            except BaseException:
+                self.write.close()
+                raise
 
     @contextmanager
     def transaction(self) -> Iterator[apsw.Connection]:
@@ -67,6 +79,54 @@ class SqliteFile:
         with self._translated():
             return self.write.execute(sql, values).fetchall()
 
+    def scrub(self) -> None:
+        """Bring what was deleted out of the write-ahead log too, if nobody reads at the moment."""
+        with self._translated():
+            self.write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def bytes(self) -> int:
+        """Size of the file, without its write-ahead log."""
+        ((pages,),), ((page_bytes,),) = (
+            self.rows("PRAGMA page_count"),
+            self.rows("PRAGMA page_size"),
+        )
+        return int(pages * page_bytes)
+
+    def problems(self, give_up: Callable[[], bool]) -> Iterator[str]:
+        """What is wrong with pages, tables and indexes, as SQLite puts it, until told to give up.
+
+        Raises:
+            TimeoutError: it was told to.
+        """
+        with self._translated(), closing(self._connect()) as db:
+            db.set_progress_handler(give_up, STEPS_BETWEEN_LOOKS)
+            try:
+                for (text,) in db.execute("PRAGMA integrity_check"):
+                    if text != "ok":
+                        yield text
+            except apsw.InterruptError:
+                raise TimeoutError from None
+            except apsw.CorruptError as error:
+                yield str(error)
+
+    def copy_to(self, path: Path, told: Callable[[int, int], None]) -> None:
+        """Copy the file as it is at this moment, while others go on writing to it.
+
+        Args:
+            path: the copy; must not exist.
+            told: is told after each step how many pages were copied, and of how many.
+        """
+        with self._translated(), closing(self._connect()) as source:
+            source.execute("BEGIN")
+            source.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # holds this moment
+            with closing(apsw.Connection(str(path))) as copy:
+                with copy.backup("main", source, "main") as copying:
+                    while not copying.done:
+                        copying.step(COPIED_AT_ONCE)
+                        told(copying.page_count - copying.remaining, copying.page_count)
+                # One file, that needs no other beside it.
+                copy.execute("PRAGMA journal_mode = DELETE").fetchall()
+
     def close(self) -> None:
         """Give everything back; the file is not used again."""
         self._read.close()
@@ -74,10 +134,21 @@ class SqliteFile:
 
     def _connect(self) -> apsw.Connection:
         db = apsw.Connection(str(self._path))
-        db.set_busy_timeout(BUSY_TIMEOUT_MS)
-        self._check(db)  # before the first pragma that writes: the file may be somebody else's
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536"):
-            db.execute(f"PRAGMA {pragma}").fetchall()
+        try:
+            # What turns out to be damaged stays as it is.
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            db.set_busy_timeout(BUSY_TIMEOUT_MS)
+            self._check(db)  # before the first pragma that writes: the file may be another's
+            for pragma in (
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                "cache_size = -65536",
+                "secure_delete = ON",  # what is deleted is gone
+            ):
+                db.execute(f"PRAGMA {pragma}").fetchall()
+        except BaseException:
+            db.close()
+            raise
         return db
 
     @staticmethod
@@ -100,10 +171,32 @@ class SqliteFile:
         if max_bytes:
             db.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_bytes)}")
         with self.transaction():
+            self._require_whole(page_bytes)
             if not next(db.execute("SELECT count(*) FROM sqlite_schema"))[0]:
                 db.execute(schema)
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _require_whole(self, page_bytes: int) -> None:
+        """Raise if the log or the end of the file are missing, within a transaction."""
+        wal = read_wal(self._path, page_bytes)
+        if wal.damaged:
+            raise StoreUnavailable(
+                "the write-ahead log of the state file is damaged, and acknowledged events are lost"
+                " from there on: restore a backup with 'ebbing state restore', or go on without"
+                " them with 'ebbing state check --cut'; clients that kept events may send them"
+                " again"
+            )
+        ((pages,),) = self.write.execute("PRAGMA page_count")
+        first, unused = (
+            self._path.stat().st_size // page_bytes + 1,
+            UNUSED_PAGE_AT // page_bytes + 1,
+        )
+        if any(n not in wal.pages and n != unused for n in range(first, pages + 1)):
+            raise StoreUnavailable(
+                "the state file is damaged, as its end is missing: restore a backup with"
+                " 'ebbing state restore'"
+            )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

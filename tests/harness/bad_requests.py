@@ -13,6 +13,7 @@ from ebbing.client import Stubs, user_event
 from ebbing.v1 import catalog_service_pb2 as catalog
 from ebbing.v1 import interest_service_pb2 as interests
 from ebbing.v1 import recommendation_service_pb2 as recommendation
+from ebbing.v1 import user_data_service_pb2 as user_data
 from ebbing.v1 import user_event_service_pb2 as user_events
 from ebbing.v1.user_event_pb2 import InterestShare, UserEvent
 from tests.harness.release import LOG
@@ -318,8 +319,29 @@ def recommendation_cases() -> Named:
     yield slates("requests", "257", [one] * 257)
 
 
+def user_data_cases() -> Named:
+    export = each(
+        lambda s: lambda request, timeout: list(s.user_data.ExportUserData(request, timeout)),
+        "export",
+        user_data.ExportUserDataRequest,
+    )
+    deletion = each(
+        lambda s: s.user_data.DeleteUserData, "user deletion", user_data.DeleteUserDataRequest
+    )
+    for case in (export, deletion):
+        for name, bad in BAD_IDS.items():
+            yield case("user_id", name, bad)
+
+
 CASES = dict(
     case
-    for cases in (event_cases, catalogue_cases, reading_cases, interest_cases, recommendation_cases)
+    for cases in (
+        event_cases,
+        catalogue_cases,
+        reading_cases,
+        interest_cases,
+        recommendation_cases,
+        user_data_cases,
+    )
     for case in cases()
 )

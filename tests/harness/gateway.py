@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -41,6 +41,9 @@ def environment(**settings: object) -> dict[str, str]:
 class GatewayProcess:
     """One `ebbing serve`; as a context manager it serves on entry and is gone on exit."""
 
+    command: Sequence[str] = ebbing_command("serve")
+    """How it is started."""
+
     def __init__(
         self, folder: Path, repository: Path, triton: str, state: Path, **settings: object
     ) -> None:
@@ -73,7 +76,7 @@ class GatewayProcess:
         self._told_to_end = False
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                ebbing_command("serve"),
+                self.command,
                 cwd=ROOT,
                 env=environment(**self._settings),
                 stdin=subprocess.DEVNULL,
@@ -84,7 +87,7 @@ class GatewayProcess:
         assert self.process.stdout is not None
         lines = [self.process.stdout.readline() for _ in range(2)]
         if not all(lines):
-            self.process.wait()
+            self._ended()
             pytest.fail(f"the gateway did not start:\n{self.log.read_text()}")
         self.address, self.metrics_address = (line.split("://")[1].split()[0] for line in lines)
         self.metrics_address = self.metrics_address.removesuffix("/metrics")

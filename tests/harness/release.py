@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 from torch import Tensor, nn
 
+from ebbing.progress import Reporter
 from tests.harness.triton import RunningTriton
 from trainer.data.replay import ReplayConfig
 from trainer.data.simulate import Simulation, SimulationConfig, simulate
 from trainer.export import TorchScriptExporter
-from trainer.progress import Reporter
 from trainer.publish import publish
 from trainer.ranking import RankingConfig
 from trainer.recipes import Recipe

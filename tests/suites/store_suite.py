@@ -8,20 +8,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from ebbing.history import item_key
+from ebbing.history import HISTORY_LENGTH, item_key
 from ebbing.interest.trace import TraceTable
 from server.errors import ItemKeyCollision
 from server.state.alarms import Settlement, Span, Transition
 from server.state.store import (
     HEAT_HALF_LIFE_S,
+    Deletion,
+    History,
     Interaction,
     InterestRecord,
     Interests,
     ItemRecord,
     RelationRecord,
+    Rollout,
     Store,
     WriteOutcome,
 )
+from server.state.user_state import decode
 
 __all__ = [
     "DAY_US",
@@ -30,15 +34,18 @@ __all__ = [
     "StoreSuite",
     "assert_same_traces",
     "deed",
+    "history_in",
     "item",
     "some_log",
+    "traces_in",
     "traces_of",
 ]
 
 OpenStore = Callable[..., Store]
-"""Opens the store under test, the same one each time; ``max_interests`` may be given."""
+"""Opens the store under test, the same one each time; ``max_interests`` and ``max_bytes`` of what
+is kept of a user may be given, and the ``vault``."""
 
-ACCEPTED, DUPLICATE, ID_REUSED = WriteOutcome
+ACCEPTED, DUPLICATE, ID_REUSED, USER_DELETED = WriteOutcome
 DAY_US = 86_400_000_000
 START_US = 1_700_000_000_000_000
 """A Tuesday in November 2023, microseconds since the epoch."""
@@ -89,6 +96,19 @@ def traces_of(log: Iterable[Interaction]) -> TraceTable:
     return TraceTable.from_events((i.time_s, i.weight, i.interests) for i in log if i.weight)
 
 
+def traces_in(store: Store, user_id: str = "ann") -> TraceTable | None:
+    """The traces a store has of a user."""
+    (state,) = store.states([user_id])
+    return state and state.traces
+
+
+def history_in(store: Store, user_id: str = "ann") -> History:
+    """The history a store has of a user it knows."""
+    (state,) = store.states([user_id])
+    assert state is not None
+    return state.history
+
+
 def some_log(seed: int, size: int) -> list[Interaction]:
     """Interactions of one user over a year, some without a trace, some at one moment."""
     chance = random.Random(seed)
@@ -111,7 +131,7 @@ def some_log(seed: int, size: int) -> list[Interaction]:
 def solved(store: Store, due_us: int | None = None, *transitions: Transition) -> None:
     """Settle whatever is to be solved at ``START_US``, all with the same answer."""
     settlements = [
-        Settlement(one.user_id, one.version, b"told", due_us, transitions)
+        Settlement(one.owner, one.version, b"told", due_us, transitions)
         for one in store.alarms.due(START_US, 1000, 1000)
     ]
     assert all(store.alarms.settle(settlements, START_US))
@@ -143,13 +163,13 @@ class StoreSuite:
             ACCEPTED,
             DUPLICATE,
         ]
-        assert_same_traces(store.traces("ann"), traces_of([deed("a"), deed("b", days=1)]))
+        assert_same_traces(traces_in(store), traces_of([deed("a"), deed("b", days=1)]))
 
     def test_an_id_with_another_body_is_refused_and_leaves_the_first(self, store: Store) -> None:
         assert store.append([deed("a", item_id="i")]) == [ACCEPTED]
         other = deed("a", item_id="j", days=1, interests=(("music", 1.0),), body=b"other")
         assert store.append([other]) == [ID_REUSED]
-        assert_same_traces(store.traces("ann"), traces_of([deed("a")]))
+        assert_same_traces(traces_in(store), traces_of([deed("a")]))
         assert [i.body for i in store.interactions("ann", FOR_EVER)] == [b"a"]
         assert store.popular(10) == [item_key("i")]
 
@@ -161,7 +181,7 @@ class StoreSuite:
     def test_an_id_is_one_among_all_users(self, store: Store) -> None:
         store.append([deed("a")])
         assert store.append([deed("a", user_id="bob", body=b"bob's")]) == [ID_REUSED]
-        assert store.traces("bob") is None
+        assert traces_in(store, "bob") is None
 
     def test_appending_nothing(self, store: Store) -> None:
         assert store.append([]) == []
@@ -170,7 +190,7 @@ class StoreSuite:
         store.append([deed("first", item_id="i")])
         with pytest.raises(ValueError, match="finite"):
             store.append([deed("good", item_id="j", days=1), deed("bad", weight=float("inf"))])
-        assert_same_traces(store.traces("ann"), traces_of([deed("first")]))
+        assert_same_traces(traces_in(store), traces_of([deed("first")]))
         assert [i.event_id for i in store.interactions("ann", FOR_EVER)] == ["first"]
         assert store.popular(10) == [item_key("i")]
         # Nothing of the failure stays behind: the id is free, and the store goes on.
@@ -186,7 +206,7 @@ class StoreSuite:
         shuffled = random.Random(seed).sample(log, len(log))
         for start in range(0, len(shuffled), 7):
             store.append(shuffled[start : start + 7])
-        assert_same_traces(store.traces("ann"), traces_of(log))
+        assert_same_traces(traces_in(store), traces_of(log))
         known = list(store.interactions("ann", FOR_EVER))
         wanted = [i for i in log if i.weight]
         assert known == sorted(wanted, key=lambda i: (i.time_us, i.event_id))
@@ -194,12 +214,12 @@ class StoreSuite:
     def test_an_event_without_weight_is_logged_and_leaves_no_trace(self, store: Store) -> None:
         shown = deed("a", item_id="i", weight=0.0)
         assert store.append([shown]) == [ACCEPTED]
-        traces = store.traces("ann")
+        traces = traces_in(store)
         assert traces is not None
         assert traces.names == ()
         assert traces.event_count == 0
         assert store.append([shown]) == [DUPLICATE]
-        assert store.history("ann", FOR_EVER, 10).keys.size == 0
+        assert history_in(store).keys.size == 0
         assert list(store.interactions("ann", FOR_EVER)) == []
         assert store.first_engagement_us("ann") is None
         assert store.popular(10) == []
@@ -207,16 +227,14 @@ class StoreSuite:
     def test_users_are_independent(self, store: Store) -> None:
         ann, bob = deed("a", item_id="i"), deed("b", "bob", "j", 2, (("music", 1.0),))
         store.append([ann, bob])
-        assert_same_traces(store.traces("ann"), traces_of([ann]))
-        assert_same_traces(store.traces("bob"), traces_of([bob]))
-        assert store.history("ann", FOR_EVER, 10).keys.tolist() == [item_key("i")]
+        assert_same_traces(traces_in(store), traces_of([ann]))
+        assert_same_traces(traces_in(store, "bob"), traces_of([bob]))
+        assert history_in(store).keys.tolist() == [item_key("i")]
         assert list(store.interactions("bob", FOR_EVER)) == [bob]
         assert store.first_engagement_us("bob") == bob.time_us
 
     def test_an_unknown_user(self, store: Store) -> None:
-        assert store.traces("nobody") is None
-        history = store.history("nobody", FOR_EVER, 10)
-        assert [a.shape for a in history] == [(0,)] * 3
+        assert traces_in(store, "nobody") is None
         assert list(store.interactions("nobody", FOR_EVER)) == []
         assert store.first_engagement_us("nobody") is None
 
@@ -228,7 +246,7 @@ class StoreSuite:
         once = [deed(f"x{i}", days=200 + i, interests=((f"once{i}", 1.0),)) for i in range(10)]
         for one in (*often, *once):
             store.append([one])
-        traces = store.traces("ann")
+        traces = traces_in(store)
         assert traces is not None
         assert set(traces.names) == {"often", "once8", "once9"}
         assert traces.event_count == 30
@@ -236,7 +254,8 @@ class StoreSuite:
 
     # Reading the log.
 
-    def test_history_is_the_newest_by_time_then_id(self, store: Store) -> None:
+    @pytest.mark.parametrize("together", [True, False])
+    def test_history_is_the_newest_by_time_then_id(self, store: Store, together: bool) -> None:
         log = [
             deed("b", item_id="tie-b", days=2, event_type=5),
             deed("B", item_id="tie-B", days=2),
@@ -246,21 +265,31 @@ class StoreSuite:
             deed("none", days=2.5),
             deed("shown", item_id="shown", days=2.5, weight=0.0),
         ]
-        store.append(log)
+        for group in [log] if together else [[one] for one in log]:
+            store.append(group)
+        known = {i.item_key: i.event_id for i in log}
+        history = history_in(store)
+        assert [known[key] for key in history.keys.tolist()] == ["late", "B", "a", "b", "z"]
+        assert history.types.tolist() == [1, 1, 1, 5, 1]
 
-        def names(until_us: int, limit: int) -> list[str]:
-            known = {i.item_key: i.event_id for i in log}
-            return [known[key] for key in store.history("ann", until_us, limit).keys.tolist()]
-
-        assert names(FOR_EVER, 10) == ["late", "B", "a", "b", "z"]
-        assert names(FOR_EVER, 2) == ["b", "z"]
-        assert names(START_US + 2 * DAY_US, 10) == ["late", "B", "a", "b"]
-        assert names(START_US + 2 * DAY_US - 1, 10) == ["late"]
-        assert names(START_US - 1, 10) == []
+    @pytest.mark.parametrize("seed", range(3))
+    def test_history_is_that_of_the_log_in_whatever_order(self, store: Store, seed: int) -> None:
+        chance = random.Random(seed)
+        log = [
+            deed(f"e{n}", item_id=f"i{n}", days=chance.randrange(60), event_type=1 + n % 9)
+            for n in range(130)
+        ]
+        while log_left := log if not store.size().events else log[store.size().events :]:
+            store.append(log_left[: chance.choice([1, 1, 5, 40])])
+        newest = sorted(log, key=lambda one: (one.time_us, one.event_id))[-HISTORY_LENGTH:]
+        history = history_in(store)
+        assert history.keys.tolist() == [one.item_key for one in newest]
+        assert history.times.tolist() == [one.time_s for one in newest]
+        assert history.types.tolist() == [one.event_type for one in newest]
 
     def test_history_has_times_and_types(self, store: Store) -> None:
         store.append([deed("a", item_id="i", event_type=5), deed("b", item_id="j", days=0.5)])
-        history = store.history("ann", FOR_EVER, 10)
+        history = history_in(store)
         assert (history.keys.dtype, history.types.dtype) == (np.dtype("i8"), np.dtype("i4"))
         assert history.times.tolist() == [1_700_000_000.0, 1_700_043_200.0]
         assert history.types.tolist() == [5, 1]
@@ -287,7 +316,7 @@ class StoreSuite:
         reading = iter(store.interactions("ann", FOR_EVER))
         next(reading)
         store.append([deed("later", user_id="bob")])
-        assert store.traces("bob") is not None
+        assert traces_in(store, "bob") is not None
 
     def test_first_engagement_moves_back_with_a_late_event(self, store: Store) -> None:
         store.append([deed("b", days=5)])
@@ -436,9 +465,9 @@ class StoreSuite:
         (ann,) = store.alarms.due(START_US + 5, 10, 10)
         assert (ann.due_us, ann.touched, ann.told) == (START_US + 5, False, b"told")
         assert store.alarms.waiting(START_US + 5, 10) == 1
-        assert store.alarms.settle([Settlement("ann", ann.version, b"new", None)], START_US) == [
-            True
-        ]
+        assert store.alarms.settle(
+            [Settlement(ann.owner, ann.version, b"new", None)], START_US
+        ) == [True]
         assert store.alarms.due(FOR_EVER, 10, 10) == []
         assert store.alarms.next_due_us() is None
 
@@ -447,7 +476,7 @@ class StoreSuite:
         ann, bob = store.alarms.due(START_US, 10, 10)
         store.append([deed("between", days=1)])
         settlements = [
-            Settlement(one.user_id, one.version, b"told", None, [faded(one.user_id)])
+            Settlement(one.owner, one.version, b"told", None, [faded(one.user_id)])
             for one in (ann, bob)
         ]
         assert store.alarms.settle(settlements, START_US) == [False, True]
@@ -460,16 +489,16 @@ class StoreSuite:
         one, other = open_store(), open_store()
         one.append([deed("a")])
         (mine,), (theirs,) = one.alarms.due(START_US, 10, 10), other.alarms.due(START_US, 10, 10)
-        settlement = Settlement("ann", mine.version, b"told", None, [faded()])
+        settlement = Settlement(mine.owner, mine.version, b"told", None, [faded()])
         assert one.alarms.settle([settlement], START_US) == [True]
-        late = Settlement("ann", theirs.version, b"told", None, [faded()])
+        late = Settlement(theirs.owner, theirs.version, b"told", None, [faded()])
         assert other.alarms.settle([late], START_US) == [False]
         assert len(other.alarms.transitions(0, 10)) == 1
 
     def test_the_touched_do_not_keep_the_due_waiting(self, store: Store) -> None:
         store.append([deed(f"a{n}", user_id=f"due-{n}") for n in range(10)])
         for n, one in enumerate(store.alarms.due(START_US, 100, 100)):
-            store.alarms.settle([Settlement(one.user_id, one.version, b"", n)], START_US)
+            store.alarms.settle([Settlement(one.owner, one.version, b"", n)], START_US)
         store.append([deed(f"b{n}", user_id=f"bulk-{n}") for n in range(50)])
         first = [one.user_id for one in store.alarms.due(START_US, 4, 4)]
         assert first[:4] == ["due-0", "due-1", "due-2", "due-3"]
@@ -507,7 +536,8 @@ class StoreSuite:
             store.append([deed(f"a{n}")])
             (ann,) = store.alarms.due(START_US, 10, 10)
             store.alarms.settle(
-                [Settlement("ann", ann.version, b"", None, [faded(interest=str(n))])], START_US + n
+                [Settlement(ann.owner, ann.version, b"", None, [faded(interest=str(n))])],
+                START_US + n,
             )
         assert store.alarms.prune(START_US, 100) == 0
         assert store.alarms.prune(START_US + 4, 3) == 3
@@ -556,8 +586,7 @@ class StoreSuite:
         first.write_relations([RelationRecord("ann", "bob", b"r")])
 
         def known(store: Store) -> Iterator[object]:
-            history = store.history("ann", FOR_EVER, 50)
-            yield [a.tolist() for a in history]
+            yield [a.tolist() for a in history_in(store)]
             yield list(store.interactions("ann", FOR_EVER))
             yield store.popular(100)
             yield store.catalogue_version()
@@ -565,9 +594,268 @@ class StoreSuite:
             yield store.list_interests("", 10)
             yield store.list_relations("ann", "", 10)
 
-        traces, before = first.traces("ann"), list(known(first))
+        traces, before = traces_in(first), list(known(first))
         first.close()
         again = open_store()
         assert list(known(again)) == before
-        assert_same_traces(again.traces("ann"), traces)
+        assert_same_traces(traces_in(again), traces)
         assert again.append(log) == [DUPLICATE] * len(log)
+
+    # How much is kept of a user.
+
+    def test_the_bytes_of_a_user_are_bounded_however_many_events(
+        self, open_store: OpenStore
+    ) -> None:
+        store = open_store(max_interests=1000, max_bytes=4096)
+        for n in range(40):
+            names = [(f"topic/{n * 10 + k:04}", 1.0) for k in range(10)]
+            store.append(
+                [
+                    deed(f"{n}-{m}", item_id=f"i{m}", days=n + m / 20, interests=tuple(names))
+                    for m in range(15)
+                ]
+            )
+            record = store.user("ann")
+            assert record is not None
+            assert len(record.state) <= 4096
+        traces = traces_in(store)
+        assert traces is not None
+        # The newest are the strongest; events are counted all the same.
+        assert traces.event_count == 600
+        assert {f"topic/{390 + k:04}" for k in range(10)} <= set(traces.names)
+        assert len(list(store.interactions("ann", FOR_EVER))) == 600
+
+    # Everything on a user, and the deletion of it.
+
+    def test_all_events_of_a_user_are_told_in_order(self, store: Store) -> None:
+        log = [deed(f"e{n}", days=9 - n, weight=float(n % 2)) for n in range(9)]
+        store.append([*log, deed("other", user_id="bob")])
+        assert list(store.events_of("ann")) == log[::-1]
+        assert list(store.events_of("nobody")) == []
+
+    def test_a_user_is_told_whole(self, store: Store) -> None:
+        assert store.user("ann") is None
+        store.append([deed("a")])
+        solved(store, START_US + 5)
+        record = store.user("ann")
+        assert record is not None
+        assert (record.user_id, record.told, record.due_us) == ("ann", b"told", START_US + 5)
+        assert_same_traces(decode(record.state).traces, traces_of([deed("a")]))
+
+    def test_relations_with_a_user_are_those_from_and_to_it(self, store: Store) -> None:
+        relations = [
+            RelationRecord("ann", "bob", b"1"),
+            RelationRecord("cyd", "ann", b"2"),
+            RelationRecord("bob", "cyd", b"3"),
+        ]
+        store.write_relations(relations)
+        assert sorted(store.relations_with("ann")) == relations[:2]
+        assert store.relations_with("nobody") == []
+
+    def test_a_deleted_user_is_gone(self, store: Store) -> None:
+        log = [deed(f"e{n}", item_id="i", days=n, weight=float(n > 0)) for n in range(5)]
+        store.append([*log, deed("bob's", user_id="bob")])
+        told = [faded("ann"), faded("ann", "music")]
+        settlements = [
+            Settlement(
+                one.owner, one.version, b"told", START_US, told if one.user_id == "ann" else []
+            )
+            for one in store.alarms.due(START_US, 10, 10)
+        ]
+        assert all(store.alarms.settle(settlements, START_US))
+        assert store.alarms.transitions_of("ann") == told
+        store.write_relations(
+            [RelationRecord("ann", "bob", b""), RelationRecord("bob", "ann", b"")]
+        )
+        now_us = START_US + 10 * DAY_US
+        deletion = store.delete_user("ann", "receipt", now_us)
+        assert deletion == Deletion("receipt", now_us, 5, log[0].time_us, log[-1].time_us)
+        assert store.deletion("ann") == deletion
+        assert store.states(["ann", "bob"])[0] is None
+        assert traces_in(store, "bob") is not None
+        assert store.user("ann") is None
+        assert list(store.events_of("ann")) == []
+        assert list(store.interactions("ann", FOR_EVER)) == []
+        assert store.first_engagement_us("ann") is None
+        assert store.relations_with("ann") == []
+        assert store.relations_with("bob") == []
+        assert store.alarms.transitions_of("ann") == []
+        assert store.alarms.transitions(0, 10) == []
+        assert [one.user_id for one in store.alarms.due(FOR_EVER, 10, 10)] == ["bob"]
+        assert [one.user_id for one in store.log("", 100)[0]] == ["bob"]
+        assert [one.user_id for one in store.users("", 100)[0]] == ["bob"]
+        assert (store.size().users, store.size().events) == (1, 1)
+
+    def test_deleting_again_tells_the_same(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.append([deed("a")])
+        first = store.delete_user("ann", "first", START_US + 1)
+        assert store.delete_user("ann", "second", START_US + 2) == first
+        store.close()
+        assert open_store().delete_user("ann", "third", START_US + 3) == first
+
+    def test_deleting_whom_nobody_knows(self, store: Store) -> None:
+        assert store.deletion("ann") is None
+        deletion = store.delete_user("ann", "receipt", START_US)
+        assert deletion == Deletion("receipt", START_US, 0, 0, 0)
+        assert store.append([deed("a", days=-1)]) == [USER_DELETED]
+
+    def test_late_and_replayed_events_do_not_bring_a_user_back(self, store: Store) -> None:
+        log = [deed("a", item_id="i"), deed("b", item_id="i", days=1)]
+        store.append(log)
+        # The newest event lies after the moment of the deletion, by the clock of its sender.
+        store.delete_user("ann", "receipt", START_US)
+        late = deed("late", days=0.5)
+        assert store.append([*log, late, deed("bob's", user_id="bob")]) == [
+            USER_DELETED,
+            USER_DELETED,
+            USER_DELETED,
+            ACCEPTED,
+        ]
+        assert traces_in(store) is None
+        assert list(store.events_of("ann")) == []
+        assert store.size().events == 1
+
+    def test_who_comes_back_begins_anew(self, store: Store) -> None:
+        store.append([deed("a", days=1)])
+        first = store.delete_user("ann", "first", START_US + DAY_US)
+        back = deed("back", days=2, interests=(("music", 1.0),))
+        assert store.append([back]) == [ACCEPTED]
+        assert_same_traces(traces_in(store), traces_of([back]))
+        (ann,) = store.alarms.due(FOR_EVER, 10, 10)
+        assert (ann.user_id, ann.told) == ("ann", b"")
+        second = store.delete_user("ann", "second", START_US + 3 * DAY_US)
+        assert second == Deletion("second", START_US + 3 * DAY_US, 1, back.time_us, back.time_us)
+        assert second != first
+        assert store.append([deed("a", days=1), back]) == [USER_DELETED] * 2
+
+    def test_an_alarm_of_a_deleted_user_is_not_settled(self, store: Store) -> None:
+        store.append([deed("a")])
+        (ann,) = store.alarms.due(START_US, 10, 10)
+        store.delete_user("ann", "receipt", START_US)
+        settlement = Settlement(ann.owner, ann.version, b"told", START_US, [faded()])
+        assert store.alarms.settle([settlement], START_US) == [False]
+        assert store.alarms.transitions(0, 10) == []
+        assert store.user("ann") is None
+
+    # Retention periods.
+
+    def test_old_events_are_forgotten_and_stay_counted(self, store: Store) -> None:
+        log = [deed(f"e{n}", item_id=f"i{n}", days=n, weight=float(n != 1)) for n in range(6)]
+        store.append(log)
+        assert store.prune_events(log[3].time_us, 2) == 2
+        assert store.prune_events(log[3].time_us, 10) == 1
+        assert store.prune_events(log[3].time_us, 10) == 0
+        assert list(store.events_of("ann")) == log[3:]
+        assert store.first_engagement_us("ann") == log[3].time_us
+        assert_same_traces(traces_in(store), traces_of(log))
+        assert store.size().events == 3
+        # Their ids are free again.
+        assert store.append([deed("e0", days=9)]) == [ACCEPTED]
+
+    def test_who_has_been_away_for_long_is_forgotten(self, store: Store) -> None:
+        store.append([deed(f"{days}", user_id=f"after-{days}", days=days) for days in range(6)])
+        store.append([deed("newer", user_id="after-0", days=5)])
+        assert store.prune_users(START_US + 3 * DAY_US, 1) == 1
+        assert store.prune_users(START_US + 3 * DAY_US, 10) == 1
+        assert store.prune_users(START_US + 3 * DAY_US, 10) == 0
+        kept = {one.user_id for one in store.users("", 100)[0]}
+        assert kept == {"after-0", "after-3", "after-4", "after-5"}
+        assert list(store.events_of("after-1")) == []
+        # Nobody asked for it: whoever comes back is welcome, with old events too.
+        assert store.append([deed("1", user_id="after-1", days=1)]) == [ACCEPTED]
+
+    def test_deletions_are_forgotten_in_the_end(self, store: Store) -> None:
+        for n in range(3):
+            store.delete_user(f"user-{n}", f"receipt-{n}", START_US + n)
+        assert store.prune_deletions(START_US + 2, 1) == 1
+        assert store.prune_deletions(START_US + 2, 9) == 1
+        assert [store.deletion(f"user-{n}") is None for n in range(3)] == [True, True, False]
+
+    # The whole of it, page by page.
+
+    def test_the_whole_log_is_read_page_by_page(self, store: Store) -> None:
+        log = [
+            deed(f"e{n}", user_id=f"user-{n % 7}", days=n, weight=float(n % 3)) for n in range(50)
+        ]
+        store.append(log)
+        met: list[Interaction] = []
+        after = ""
+        while True:
+            page, after = store.log(after, 8)
+            met += page
+            if len(page) < 8:
+                break
+        assert sorted(met, key=lambda one: one.time_us) == log
+        assert store.log(after, 8)[0] == []
+
+    def test_all_users_are_read_page_by_page(self, store: Store) -> None:
+        names = {f"user-{n:02}" for n in range(25)}
+        store.append([deed(f"e-{name}", user_id=name) for name in names])
+        met: list[str] = []
+        after = ""
+        while True:
+            page, after = store.users(after, 10)
+            met += [one.user_id for one in page]
+            if len(page) < 10:
+                break
+        assert len(met) == 25
+        assert set(met) == names
+
+    def test_users_move_with_what_was_told_of_them(self, store: Store) -> None:
+        store.append([deed("a", item_id="i"), deed("b", days=1)])
+        solved(store, START_US + 5)
+        record = store.user("ann")
+        assert record is not None
+        store.delete_user("ann", "receipt", START_US)
+        store.write_users([record])
+        assert store.user("ann") == record
+        assert_same_traces(traces_in(store), traces_of([deed("a"), deed("b", days=1)]))
+        (ann,) = store.alarms.due(FOR_EVER, 10, 10)
+        assert (ann.user_id, ann.due_us, ann.told) == ("ann", START_US + 5, b"told")
+        store.write_users([record._replace(due_us=None)])
+        assert store.alarms.next_due_us() is None
+        assert store.size().users == 1
+
+    @pytest.mark.parametrize("seed", range(2))
+    def test_rebuilding_gives_what_was_there(self, store: Store, seed: int) -> None:
+        log = some_log(seed, 80)
+        for start in range(0, 80, 9):
+            store.append(log[::-1][start : start + 9])
+        assert store.rebuild(["ann", "nobody"]) == 0
+        wrong = store.user("ann")
+        assert wrong is not None
+        store.delete_user("bob", "receipt", START_US)
+        # What is kept of the user was another's.
+        store.append([deed("other", user_id="cyd")])
+        other = store.user("cyd")
+        assert other is not None
+        store.write_users([wrong._replace(state=other.state)])
+        assert traces_in(store).event_count == 1  # type: ignore[union-attr]
+        assert store.rebuild(["ann"]) == 1
+        assert_same_traces(traces_in(store), traces_of(log))
+        assert store.rebuild(["ann"]) == 0
+        assert store.size().users == 2
+
+    def test_rebuilding_keeps_what_the_log_has_lost(self, store: Store) -> None:
+        log = [deed(f"e{n}", days=n) for n in range(6)]
+        store.append(log)
+        store.prune_events(log[3].time_us, 10)
+        assert store.rebuild(["ann"]) == 0
+        assert_same_traces(traces_in(store), traces_of(log))
+
+    def test_the_rollout_is_replaced_by_whoever_saw_it_last(self, open_store: OpenStore) -> None:
+        one, other = open_store(), open_store()
+        assert one.rollout() == Rollout(0, b"")
+        assert one.write_rollout(Rollout(1, b"mine")) is True
+        assert other.write_rollout(Rollout(1, b"theirs")) is False
+        assert other.rollout() == Rollout(1, b"mine")
+        assert other.write_rollout(Rollout(2, b"theirs")) is True
+        assert open_store().rollout() == Rollout(2, b"theirs")
+
+    def test_sizes(self, store: Store) -> None:
+        assert store.size()[:2] == (0, 0)
+        store.append([deed("a"), deed("b", weight=0.0), deed("c", user_id="bob")])
+        store.append([deed("a"), deed("d", user_id="bob")])
+        assert store.size()[:2] == (2, 4)
+        assert store.size().stored_bytes > 0

@@ -1,6 +1,7 @@
 """The event log in memory, and its reader.
 
-The plain CSV format: `events.csv[.gz]` with `user_id,item_id,event_type,event_time` (UTC seconds),
+Two formats are read. An export of the gateway's log, as `ebbing events export` writes it; and the
+plain CSV format: `events.csv[.gz]` with `user_id,item_id,event_type,event_time` (UTC seconds),
 `items.csv[.gz]` with `item_id,interests` (paths joined by `|`), and optionally
 `relations.csv[.gz]` with `user_id,other_user_id`.
 """
@@ -15,8 +16,8 @@ import numpy as np
 import polars as pl
 
 from ebbing.events import EventType, event_type_from_name
-
-Interests = tuple[tuple[str, float], ...]
+from ebbing.exported import ExportError
+from trainer.data.exported import Interests, is_export, read_export
 
 
 class LogError(Exception):
@@ -107,15 +108,20 @@ class EventLog:
 
 
 def read_log(folder: Path) -> EventLog:
-    """Read the log in `folder`.
+    """Read the log in `folder`: CSV, or an export.
+
+    `items.csv[.gz]` and `relations.csv[.gz]` may lie beside an export; the items in it are then
+    about what it says, and the catalogue is larger than what had events.
 
     Raises:
         LogError: a file or column is missing, a row is malformed, or there is no event.
     """
     if not folder.is_dir():
         raise LogError(f"{folder}: no such folder; give the folder that holds events.csv[.gz]")
-    events = _events(folder)
-    items = _items(folder)
+    if is_export(folder):
+        events, items = _exported(folder)
+    else:
+        events, items = _events(folder), _items(folder)
     user_ids = events["user_id"].unique(maintain_order=True).to_list()
     in_catalogue = set(items)
     uncatalogued = [
@@ -141,6 +147,16 @@ def parse_interests(text: str | None) -> Interests:
     """`a/b|c` → (("a/b", 0.5), ("c", 0.5)): equal shares, repeated paths once, blanks dropped."""
     paths = tuple(dict.fromkeys(path.strip() for path in (text or "").split("|") if path.strip()))
     return tuple((path, 1.0 / len(paths)) for path in paths)
+
+
+def _exported(folder: Path) -> tuple[pl.DataFrame, dict[str, Interests]]:
+    try:
+        events, items = read_export(folder)
+    except ExportError as error:
+        raise LogError(str(error)) from error
+    if _there(folder, "items"):
+        items |= _items(folder)
+    return events, items
 
 
 def _events(folder: Path) -> pl.DataFrame:
@@ -189,9 +205,8 @@ def _items(folder: Path) -> dict[str, Interests]:
 
 
 def _relations(folder: Path, user_index: dict[str, int]) -> np.ndarray:
-    try:
-        path = _find(folder, "relations")
-    except LogError:
+    path = _there(folder, "relations")
+    if path is None:
         return np.zeros((0, 2), np.int64)
     table = _read(path, ("user_id", "other_user_id"))
     pairs = [
@@ -202,10 +217,16 @@ def _relations(folder: Path, user_index: dict[str, int]) -> np.ndarray:
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def _find(folder: Path, name: str) -> Path:
+def _there(folder: Path, name: str) -> Path | None:
     for path in (folder / f"{name}.csv.gz", folder / f"{name}.csv"):
         if path.is_file():
             return path
+    return None
+
+
+def _find(folder: Path, name: str) -> Path:
+    if path := _there(folder, name):
+        return path
     raise LogError(
         f"{folder / name}.csv[.gz]: missing; the folder needs events.csv[.gz] and items.csv[.gz]"
     )

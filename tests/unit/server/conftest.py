@@ -18,9 +18,10 @@ from server.inference.batcher import InferencePort, MicroBatcher
 from server.inference.releases import LoadedRelease
 from server.metrics import Metrics
 from server.state.sqlite import SqliteStore
+from tests.harness.state import records
 
 # Failures in the shared suites are explained as those of the tests themselves.
-pytest.register_assert_rewrite("tests.suites.store_suite")
+pytest.register_assert_rewrite("tests.suites")
 
 Sample = Callable[..., float]
 """The value of a metric with labels; 0 where it was never touched."""
@@ -28,7 +29,7 @@ Sample = Callable[..., float]
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    with closing(SqliteStore(tmp_path / "state.db", 64)) as opened:
+    with closing(SqliteStore(tmp_path / "state.db", records())) as opened:
         yield opened
 
 

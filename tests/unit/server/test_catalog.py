@@ -15,6 +15,7 @@ from server import catalog as module
 from server.catalog import Catalog
 from server.errors import ItemKeyCollision, ItemNotFound
 from server.state.sqlite import SqliteStore
+from tests.harness.state import records
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ async def test_changes_of_another_gateway_are_seen_too(
 ) -> None:
     await catalog.write_items([made("i", "old")])
     assert catalog.get_item("i").title == "old"
-    with closing(SqliteStore(tmp_path / "state.db", 64)) as theirs:
+    with closing(SqliteStore(tmp_path / "state.db", records())) as theirs:
         await Catalog(theirs, writer).write_items([made("i", "new")])
     assert catalog.get_item("i").title == "new"
 

@@ -21,7 +21,7 @@ from server.ingest import Ingest
 from server.metrics import Metrics
 from server.state.store import Interaction, ItemRecord, WriteOutcome
 
-ACCEPTED, DUPLICATE, ID_REUSED = WriteOutcome
+ACCEPTED, DUPLICATE, ID_REUSED, _ = WriteOutcome
 
 
 class HeldStore:
@@ -351,9 +351,11 @@ async def test_events_are_counted_by_type_and_outcome(ingest: Ingest, sample) ->
         ("view", "accepted"): 1,
         ("view", "duplicate"): 1,
         ("view", "id_reused"): 1,
+        ("view", "user_deleted"): 0,
         ("add_to_cart", "accepted"): 1,
         ("add_to_cart", "duplicate"): 0,
         ("add_to_cart", "id_reused"): 0,
+        ("add_to_cart", "user_deleted"): 0,
     }
 
 
@@ -369,6 +371,7 @@ async def test_a_real_store_takes_concurrent_writers(store, metrics: Metrics) ->
                     for c in "abcdef"
                 )
             )
-    traces = store.traces("ann")
+    (state,) = store.states(["ann"])
+    traces = state and state.traces
     assert traces is not None
     assert traces.event_count == 30

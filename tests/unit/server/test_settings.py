@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from ebbing.events import DEFAULT_EVENT_WEIGHTS, EventType
+from server.limits import Limits
+from server.retention import RetentionPeriods
 from server.settings import Settings
 
 
@@ -80,6 +82,19 @@ def test_settings_are_frozen() -> None:
         ("event_weights", '{"nonsense": 1}'),
         ("event_weights", '{"view": "much"}'),
         ("event_weights", "[1]"),
+        ("events_kept_s", "-1"),
+        ("events_kept_s", "nan"),
+        ("events_kept_s", "86400"),
+        ("inactive_users_kept_s", "2591999"),
+        ("deletions_kept_s", "31536000"),
+        ("max_id_bytes", "129"),
+        ("max_id_bytes", "15"),
+        ("max_path_bytes", "257"),
+        ("max_text_bytes", "1025"),
+        ("max_interests_per_event", "0"),
+        ("max_interests_per_event", "33"),
+        ("max_batch_events", "1001"),
+        ("max_batch_rows", "0"),
         ("watch", "sometimes"),
         ("watch_batch_users", "0"),
         ("watch_share", "0"),
@@ -106,3 +121,23 @@ def test_weights_that_are_no_json_name_their_setting(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("EBBING_EVENT_WEIGHTS", "view=2")
     with pytest.raises(SettingsError, match="event_weights"):
         Settings()
+
+
+def test_nothing_is_forgotten_unless_told_to() -> None:
+    assert Settings().retention_periods == RetentionPeriods(0.0, 0.0, 0.0)
+    assert Settings().limits == Limits()
+
+
+def test_a_deletion_is_remembered_for_as_long_as_events_are_taken() -> None:
+    year_s = 365 * 86400.0
+    kept = Settings(events_kept_s=year_s, deletions_kept_s=year_s + 60, inactive_users_kept_s=9e6)
+    assert kept.retention_periods == RetentionPeriods(year_s, 9e6, year_s + 60)
+    for deletions_s in (year_s, year_s + 59):  # an event may lie a minute ahead
+        with pytest.raises(ValidationError, match="taken again"):
+            Settings(events_kept_s=year_s, deletions_kept_s=deletions_s)
+
+
+def test_limits_of_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EBBING_MAX_ID_BYTES", "64")
+    monkeypatch.setenv("EBBING_MAX_BATCH_EVENTS", "100")
+    assert Settings().limits == Limits(id_bytes=64, events=100)

@@ -17,6 +17,7 @@ from server.metrics import Metrics
 from server.state.alarms import Alarm
 from server.state.sqlite import SqliteStore
 from server.watch import News, Watch, WatchConfig
+from tests.harness.state import records
 from tests.suites.store_suite import START_US, deed
 from tests.unit.server.fake_assess import ACTIVE, FADING, FORGOTTEN, FakeAssess
 
@@ -184,7 +185,7 @@ def test_the_account_is_of_the_moment_of_the_change(
 def test_an_interest_pushed_out_is_told_as_forgotten(
     make: Make, tmp_path: Path, clock: Clock
 ) -> None:
-    with closing(SqliteStore(tmp_path / "small.db", 2)) as store:
+    with closing(SqliteStore(tmp_path / "small.db", records(max_interests=2))) as store:
         watch = make(store)
         for n, name in enumerate(["weak", "strong", "strong", "other", "other"]):
             engage(store, f"e{n}", n, name)
@@ -220,7 +221,7 @@ def test_two_gateways_tell_a_change_once(
     make: Make, store: SqliteStore, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engage(store, "a", 0)
-    with closing(SqliteStore(tmp_path / "state.db", 64)) as other:
+    with closing(SqliteStore(tmp_path / "state.db", records())) as other:
         clock.at(101)
         mine, theirs = make(store), make(other)
         due = other.alarms.due
@@ -275,7 +276,7 @@ def test_damaged_traces_are_not_in_the_way(
     engage(store, "a", 0, user="damaged")
     engage(store, "b", 0, user="sound")
     with closing(apsw.Connection(str(tmp_path / "state.db"))) as db:
-        db.execute("UPDATE user_states SET state = x'00' WHERE user_id = 'damaged'")
+        db.execute("UPDATE users SET state = x'00' WHERE owner = 'damaged'")
     solve_all(watch)
     assert [user for user, *_ in told(store)] == ["sound"]
 
@@ -357,7 +358,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_it_finds_what_another_process_wrote(
     make: Make, store: SqliteStore, tmp_path: Path, clock: Clock
 ) -> None:
-    with closing(SqliteStore(tmp_path / "state.db", 64)) as other:
+    with closing(SqliteStore(tmp_path / "state.db", records())) as other:
         async with running(make(store)):
             await asyncio.sleep(0)
             engage(other, "a", 0)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ebbing.progress import Reporter
 from trainer.data.replay import ReplayConfig
 from trainer.data.simulate import Simulation, SimulationConfig, simulate
-from trainer.progress import Reporter
 from trainer.ranking import RankingConfig
 from trainer.recipes import Recipe
 from trainer.retrieval import RetrievalConfig

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ebbing.progress import Reporter, Stage
 from trainer import evaluate_forgetting as module
 from trainer.data.log import EventLog
 from trainer.data.simulate import Simulation
@@ -25,7 +26,6 @@ from trainer.evaluate_forgetting import (
 )
 from trainer.forgetting import fit_forgetting
 from trainer.forgetting_report import report, table
-from trainer.progress import Reporter, Stage
 from trainer.return_prediction import DAY_S, ReturnCases, cases_at, exploded
 
 PNG = b"\x89PNG"

@@ -18,7 +18,9 @@ from trainer.data.replay import traced_events
 from trainer.data.simulate import Simulation
 from trainer.evaluate_forgetting import served_retention
 from trainer.forgetting import STEPS, FittedForgetting, fit_forgetting
-from trainer.return_prediction import DAY_S, exploded
+from trainer.metrics import log_loss
+from trainer.prior import PRIOR, learn_prior
+from trainer.return_prediction import DAY_S, HORIZON_S, cases_at, exploded
 from trainer.standing import popularity_at
 
 INTERESTS = 12
@@ -38,14 +40,14 @@ def log_of(users: Any, interests: Any, days: Any, n: int = INTERESTS) -> EventLo
     )
 
 
-def lives(in_company: bool) -> EventLog:
+def lives(in_company: bool, users: int = 300, seed: int = 0) -> EventLog:
     """Seven months of users whose interests come at rates of their own.
 
     In company, a user lives for the even interests or for the odd ones; otherwise no interest of a
     user says anything of another. The catalogue holds one more, which nobody engages.
     """
-    random = np.random.default_rng(0)
-    users, days = 300, 210.0
+    random = np.random.default_rng(seed)
+    days = 210.0
     rates = random.gamma(0.4, 0.7, size=(users, INTERESTS))
     if in_company:
         kind = random.integers(2, size=users)
@@ -172,6 +174,42 @@ def test_company_is_taken_where_it_helps() -> None:
     }
     assert widths[True] > 0
     assert widths[False] == 0
+
+
+def test_few_users_are_told_by_other_logs() -> None:
+    """What is fitted on seven users says more of 300 others with a prior than without."""
+    log, few = lives(in_company=False), lives(in_company=False, users=7, seed=1)
+    at = float(log.times.max()) - HORIZON_S
+    past, rows = log.until(at), exploded(log)
+    cases = cases_at(rows.asked(), at, HORIZON_S)
+    losses = {}
+    for name, prior in {
+        "none": None,
+        "of other users": learn_prior([lives(in_company=False, seed=2)]),
+        "published": PRIOR,
+    }.items():
+        parameters = fit_forgetting(few, "test", prior=prior).parameters
+        losses[name] = log_loss(
+            served_retention(past, rows.names, cases, parameters), cases.returned
+        )
+    assert losses["of other users"] < 0.98 * losses["none"]
+    assert losses["published"] <= losses["none"]
+
+
+def test_a_log_of_one_cut_is_told_by_other_logs() -> None:
+    one_cut = log_of([0, 0, 0, 1, 1, 1], [0, 1, 0, 1, 0, 1], [0, 5, 36, 0, 5, 36])
+    prior = {**PRIOR, "recency": -3.0}
+    fitted = fit_forgetting(one_cut, "test", prior=prior).parameters
+    assert fitted.coefficients[FEATURES.index("recency")] == pytest.approx(-3.0, rel=0.1)
+
+
+def test_the_level_has_no_say_in_the_restraint() -> None:
+    random = np.random.default_rng(0)
+    log_odds = random.normal(size=200)
+    returned = random.random(200) < 1 / (1 + np.exp(-log_odds))
+    loss = module._loss_at_level(log_odds, returned)
+    assert module._loss_at_level(log_odds + 3.0, returned) == pytest.approx(loss)
+    assert module._loss_at_level(0.2 * log_odds, returned) > loss
 
 
 def test_fitting_is_deterministic() -> None:

@@ -74,6 +74,26 @@ def test_no_step_from_the_fit_lowers_the_loss(data: Data) -> None:
     assert loss(data, fitted) < loss(data, Logistic(0.0, np.zeros(3), np.zeros(data.n_groups))) - 9
 
 
+def test_coefficients_are_pulled_to_those_expected(data: Data) -> None:
+    """Which is to pull to 0 what they have beyond."""
+    expected = np.array([2.0, 0.1, -5.0])
+
+    def pulled(ridge: float) -> Logistic:
+        return fit_logistic(
+            data.features, data.groups, data.outcome, data.weight, np.zeros(3), data.n_groups,
+            ridge, GROUP_RIDGE, data.offset, expected,
+        )  # fmt: skip
+
+    beyond = fit(data._replace(offset=data.offset + data.features @ expected), ridge=50.0)
+    np.testing.assert_allclose(
+        pulled(50.0).coefficients, beyond.coefficients + expected, rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(pulled(1e9).coefficients, expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        pulled(1e-9).coefficients, fit(data, ridge=1e-9).coefficients, rtol=1e-5
+    )
+
+
 def test_groups_are_a_ridge_on_dummies(data: Data) -> None:
     """Against plain gradient descent with a column a group, which eliminates nothing."""
     dummies = np.eye(data.n_groups)[data.groups]

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ebbing.history import HISTORY_LENGTH
+from ebbing.progress import Reporter
 from trainer.data.replay import Examples
 from trainer.models.vocabulary import Vocabulary
-from trainer.progress import Reporter
 from trainer.ranking import RankingConfig, train_ranking
 from trainer.retrieval import TrainingError
 

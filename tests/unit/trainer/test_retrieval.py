@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from ebbing.progress import Reporter
 from trainer.data.log import EventLog
 from trainer.data.simulate import Simulation
 from trainer.models.sequence import SequenceConfig, SequenceModel
-from trainer.progress import Reporter
 from trainer.retrieval import (
     RetrievalConfig,
     SampledSoftmax,

@@ -9,8 +9,8 @@ import pytest
 from ebbing.history import LAYOUT_DIGEST
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import sha256_of
+from ebbing.progress import Reporter
 from trainer.data.log import LogError
-from trainer.progress import Reporter
 from trainer.recipes import RECIPES
 from trainer.runs import Run, RunError, evaluate_run
 from trainer.train import TrainingRun, train_run

@@ -5,10 +5,24 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ebbing.client import AsyncClient, Client, _insight, catalog_item, to_timestamp, user_event
+from ebbing.client import (
+    AsyncClient,
+    Client,
+    _data,
+    _insight,
+    catalog_item,
+    to_timestamp,
+    user_event,
+)
 from ebbing.client._calls import batches
 from ebbing.v1.catalog_service_pb2 import Item
 from ebbing.v1.interest_service_pb2 import ListInterestHistoryRequest
+from ebbing.v1.user_data_service_pb2 import (
+    DeleteUserDataRequest,
+    DeleteUserDataResponse,
+    DeletionReceipt,
+    ExportUserDataRequest,
+)
 
 
 def test_an_event_with_everything(gateway, make_client):
@@ -120,6 +134,17 @@ def test_the_course_of_interests(make_client):
     )
     bare = _insight.interest_history(make_client(), "ada").page("").request
     assert bare == ListInterestHistoryRequest(user_id="ada", page_size=100)
+
+
+def test_a_users_data(make_client):
+    export = _data.export_user_data(make_client(), "ada")
+    assert export.request == ExportUserDataRequest(user_id="ada")
+    assert not export.resumable
+    deletion = _data.delete_user_data(make_client(), "ada")
+    assert deletion.request == DeleteUserDataRequest(user_id="ada")
+    assert deletion.batch, "it may take longer than a call that concerns one event"
+    receipt = DeletionReceipt(receipt_id="r")
+    assert deletion.result(DeleteUserDataResponse(receipt=receipt)) == receipt
 
 
 def test_metadata_goes_along(gateway, make_client):

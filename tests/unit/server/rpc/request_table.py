@@ -14,6 +14,7 @@ from ebbing.v1 import catalog_service_pb2 as catalog_pb
 from ebbing.v1 import interest_service_pb2 as interest_pb
 from ebbing.v1 import recommendation_service_pb2 as recommendation_pb
 from ebbing.v1 import release_service_pb2 as release_pb
+from ebbing.v1 import user_data_service_pb2 as data_pb
 from ebbing.v1 import user_event_service_pb2 as event_pb
 from ebbing.v1.user_event_pb2 import InterestShare, UserEvent
 from server.rpc.paging import write_token
@@ -396,6 +397,10 @@ BAD += [
     (watch(cursor="x" * 1025), {"cursor"}),
 ]
 
+# UserDataService
+
+for wanted in (data_pb.ExportUserDataRequest, data_pb.DeleteUserDataRequest):
+    texts(lambda v, wanted=wanted: wanted(user_id=v), "user_id", 128, True)
 
 # RecommendItems
 

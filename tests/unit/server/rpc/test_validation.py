@@ -17,7 +17,9 @@ from ebbing.v1 import (
     user_event_service_pb2,
 )
 from server.errors import InvalidFields, NotYetBuilt
+from server.limits import Limits
 from server.metrics import Metrics
+from server.retention import RetentionPeriods
 from server.rpc.catalog import CatalogServicer
 from server.rpc.interests import Interests
 from server.rpc.recommendations import Recommendations
@@ -44,8 +46,6 @@ UNBUILT = {
     "PromoteRelease",
     "RollBackRelease",
     "WatchReleases",
-    "ExportUserData",
-    "DeleteUserData",
 }
 STREAMED = {"StreamUserEvents", "StreamRecommendItems"}
 """These answer a bad message within their stream; see the tests of their services."""
@@ -72,12 +72,12 @@ def methods(metrics: Metrics) -> dict[str, Callable[..., Any]]:
     """Every method of every service, with nothing behind it."""
     beyond: Any = Beyond()
     servicers = (
-        UserEvents(beyond, metrics, lambda: NOW_US, TOLERANCE_US),
-        CatalogServicer(beyond),
+        UserEvents(beyond, metrics, lambda: NOW_US, TOLERANCE_US, RetentionPeriods(), Limits()),
+        CatalogServicer(beyond, Limits()),
         Interests(beyond, beyond, metrics, lambda: NOW_US, 5.0, Watching(beyond, beyond, 1.0)),
         Recommendations(beyond, lambda: NOW_US, 5.0),
         ReleaseServicer(beyond),
-        UserData(),
+        UserData(beyond, beyond, lambda: NOW_US, lambda: "id", 5.0),
     )
     names = [method.name for service in SERVICES for method in service.methods]
     return {n: getattr(s, n) for s in servicers for n in names if hasattr(s, n)}

@@ -55,7 +55,7 @@ class Log:
                 0.25,
                 REASON.SerializeToString(),
             )
-            settlement = Settlement(user, alarm.version, b"", None, [told])
+            settlement = Settlement(alarm.owner, alarm.version, b"", None, [told])
             self._store.alarms.settle([settlement], START_US + self._written)
         self._news.spread()
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -17,7 +18,15 @@ from server.errors import StorageFull, StoreUnavailable
 from server.state import sqlite_file
 from server.state.sqlite import SqliteStore
 from server.state.store import WriteOutcome
-from tests.suites.store_suite import OpenStore, StoreSuite, assert_same_traces, deed, item
+from tests.harness.state import records
+from tests.suites.store_suite import (
+    OpenStore,
+    StoreSuite,
+    assert_same_traces,
+    deed,
+    item,
+    traces_in,
+)
 
 LOCK = """
 import sys, apsw
@@ -38,8 +47,8 @@ class TestSqliteStore(StoreSuite):
     def open_store(self, path: Path) -> Iterator[OpenStore]:
         with ExitStack() as opened:
 
-            def open_it(max_interests: int = 64) -> SqliteStore:
-                return opened.enter_context(closing(SqliteStore(path, max_interests)))
+            def open_it(**kept: Any) -> SqliteStore:
+                return opened.enter_context(closing(SqliteStore(path, records(**kept))))
 
             yield open_it
 
@@ -76,17 +85,17 @@ def refused(error: pytest.ExceptionInfo[Exception], path: Path, words: str) -> N
 def test_a_file_that_another_process_has_locked(
     path: Path, locked: Callable[[], ExitStack]
 ) -> None:
-    with closing(SqliteStore(path, 64)) as store:
+    with closing(SqliteStore(path, records())) as store:
         store.append([deed("a")])
         with locked():
             with pytest.raises(StoreUnavailable) as error:
                 store.append([deed("b")])
             refused(error, path, "locked by another process")
             with pytest.raises(StoreUnavailable) as error:
-                SqliteStore(path, 64)
+                SqliteStore(path, records())
             refused(error, path, "locked by another process")
             # Whoever only reads is not kept waiting.
-            assert store.traces("ann") is not None
+            assert traces_in(store) is not None
         assert store.append([deed("b")]) == [WriteOutcome.ACCEPTED]
 
 
@@ -94,18 +103,18 @@ def test_a_file_that_another_process_has_locked(
 def test_a_file_that_is_no_database(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(StoreUnavailable) as error:
-        SqliteStore(path, 64)
+        SqliteStore(path, records())
     refused(error, path, "damaged, or is none")
     assert path.read_bytes() == content
 
 
 def test_a_damaged_file(path: Path) -> None:
-    with closing(SqliteStore(path, 64)) as store:
+    with closing(SqliteStore(path, records())) as store:
         store.append([deed(f"e{i}", item_id=f"i{i}", body=bytes(1000)) for i in range(200)])
     whole = path.read_bytes()
     # The header stays, so that it opens; the pages behind it are gone.
     path.write_bytes(whole[:8192] + b"\xff" * (len(whole) - 8192))
-    with pytest.raises(StoreUnavailable) as error, closing(SqliteStore(path, 64)) as store:
+    with pytest.raises(StoreUnavailable) as error, closing(SqliteStore(path, records())) as store:
         list(store.interactions("ann", 2**62))
     refused(error, path, "damaged")
 
@@ -115,17 +124,17 @@ def test_a_database_of_another_application_is_left_as_it_is(path: Path) -> None:
         other.execute("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)")
     content = path.read_bytes()
     with pytest.raises(StoreUnavailable) as error:
-        SqliteStore(path, 64)
+        SqliteStore(path, records())
     refused(error, path, "not a state file of Ebbing")
     assert path.read_bytes() == content
 
 
 def test_a_state_of_another_version(path: Path) -> None:
-    SqliteStore(path, 64).close()
+    SqliteStore(path, records()).close()
     with closing(apsw.Connection(str(path))) as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreUnavailable) as error:
-        SqliteStore(path, 64)
+        SqliteStore(path, records())
     refused(error, path, "version 99")
 
 
@@ -133,13 +142,13 @@ def test_a_state_of_another_version(path: Path) -> None:
 def test_a_file_that_cannot_be_made(tmp_path: Path, where: str) -> None:
     place = tmp_path / "away" / "state.db" if where == "missing folder" else tmp_path
     with pytest.raises(StoreUnavailable) as error:
-        SqliteStore(place, 64)
+        SqliteStore(place, records())
     refused(error, place, "cannot be opened")
 
 
 def test_a_full_store_takes_nothing_and_goes_on_with_more_room(path: Path) -> None:
     limit = 256 * 1024
-    with closing(SqliteStore(path, 64, limit)) as store:
+    with closing(SqliteStore(path, records(), limit)) as store:
         store.append([deed("a", item_id="i")])
         store.write_items([item("i")])
         accepted = ["a"]
@@ -154,21 +163,21 @@ def test_a_full_store_takes_nothing_and_goes_on_with_more_room(path: Path) -> No
         kept = list(store.interactions("ann", 2**62))
         assert sorted(i.event_id for i in kept) == sorted(accepted)
         whole = TraceTable.from_events((i.time_s, i.weight, i.interests) for i in kept)
-        assert_same_traces(store.traces("ann"), whole)
+        assert_same_traces(traces_in(store), whole)
         with pytest.raises(StorageFull):
             store.write_items([item(f"i{n}", body=bytes(2000)) for n in range(200)])
         assert [i.item_id for i in store.list_items("", 10)] == ["i"]
-    with closing(SqliteStore(path, 64, 2 * limit)) as store:
+    with closing(SqliteStore(path, records(), 2 * limit)) as store:
         assert store.append(big) == [WriteOutcome.ACCEPTED] * 10
         assert_same_traces(
-            store.traces("ann"),
+            traces_in(store),
             TraceTable.from_events((i.time_s, i.weight, i.interests) for i in [*kept, *big]),
         )
 
 
 def test_no_room_for_a_state_at_all(path: Path) -> None:
     with pytest.raises(StorageFull):
-        SqliteStore(path, 64, max_bytes=1)
+        SqliteStore(path, records(), max_bytes=1)
 
 
 def test_two_stores_on_one_file_lose_none_of_each_others_writes(path: Path) -> None:
@@ -177,7 +186,7 @@ def test_two_stores_on_one_file_lose_none_of_each_others_writes(path: Path) -> N
 
     def write(name: str) -> None:
         try:
-            with closing(SqliteStore(path, 64)) as store:
+            with closing(SqliteStore(path, records())) as store:
                 start.wait()
                 for n in range(rounds):
                     # Both write to the same user, interest and item, and one event they share.
@@ -192,21 +201,24 @@ def test_two_stores_on_one_file_lose_none_of_each_others_writes(path: Path) -> N
     for writer in writers:
         writer.join()
     assert not failures
-    with closing(SqliteStore(path, 64)) as store:
+    with closing(SqliteStore(path, records())) as store:
         log = list(store.interactions("ann", 2**62))
         assert len(log) == 3 * rounds
         whole = TraceTable.from_events((i.time_s, i.weight, i.interests) for i in log)
-        assert_same_traces(store.traces("ann"), whole)
+        assert_same_traces(traces_in(store), whole)
 
 
 def test_two_stores_on_one_file_see_each_others_writes(path: Path) -> None:
-    with closing(SqliteStore(path, 64)) as one, closing(SqliteStore(path, 64)) as other:
+    with (
+        closing(SqliteStore(path, records())) as one,
+        closing(SqliteStore(path, records())) as other,
+    ):
         before = other.catalogue_version()
         one.write_items([item("i")])
         assert other.catalogue_version() != before
         one.append([deed("a")])
         other.append([deed("b", days=1)])
-        assert_same_traces(one.traces("ann"), other.traces("ann"))
+        assert_same_traces(traces_in(one), traces_in(other))
         assert len(list(one.interactions("ann", 2**62))) == 2
 
 
@@ -216,7 +228,7 @@ def test_many_gateways_may_make_the_file_at_once(path: Path) -> None:
     def make() -> None:
         start.wait()
         try:
-            SqliteStore(path, 64).close()
+            SqliteStore(path, records()).close()
         except BaseException as error:
             failures.append(error)
 

@@ -20,7 +20,7 @@ class Stage:
 
     def __init__(self, name: str, total: int, unit: str) -> None:
         self.name = name
-        self.total = total
+        self.total = total  # an estimate may be replaced by a better one on the way
         self.unit = unit
         self.done = 0
         self.note = ""
@@ -96,7 +96,7 @@ class Reporter:
             task = bar.add_task(stage.name, total=stage.total, figures="")
 
             def show() -> None:
-                bar.update(task, completed=stage.done, figures=stage.figures())
+                bar.update(task, completed=stage.done, total=stage.total, figures=stage.figures())
 
             show()
             with every(0.25, show):

@@ -6,12 +6,12 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-import trainer.progress
-from trainer.progress import Reporter
+import ebbing.progress
+from ebbing.progress import Reporter
 
 
 def test_plain_lines_keep_coming_while_a_step_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer.progress, "LINE_EVERY_S", 0.02)
+    monkeypatch.setattr(ebbing.progress, "LINE_EVERY_S", 0.02)
     shown = StringIO()
     with Reporter(Console(file=shown)).stage("model", 100, "events") as stage:
         time.sleep(0.1)

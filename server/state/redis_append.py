@@ -1,0 +1,388 @@
+"""Events into Redis: claimed by their ids, counted in the states of their users, logged with them.
+
+All states are read, advanced here, and written each by one script, if nothing has come between.
+
+An id is one among all users, but users lie in many places. So ids are claimed, each where it
+belongs. In a Cluster that is done before anything is written, and a claim without its event, left
+by a crash, waits for the event to be sent again; one server checks the claims in the step that
+writes, and syncs all of it to its disk at once.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import count
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ebbing.history import HISTORY_LENGTH
+from server import failpoints
+from server.errors import EbbingError, StoreUnavailable
+from server.state.records import Records
+from server.state.redis_keys import Keys
+from server.state.redis_link import Command, RedisLink, Word
+from server.state.redis_scripts import APPEND, CLAIM, CLAIMED, HEAT, LOOK_UP, RELEASE, Script
+from server.state.store import Interaction, WriteOutcome, item_heat
+
+__all__ = ["DAY_US", "Append", "Logged", "claim_of", "forget_erasing", "recall", "release"]
+
+ABANDONED_S = 5.0
+"""How long another gateway may take to erase a user's keys before it counts as lost."""
+PAUSE_S = 0.02
+LOGGED = (WriteOutcome.ACCEPTED, WriteOutcome.DUPLICATE)
+PAGE = 128
+DAY_US = 86_400_000_000
+
+_HEAD = struct.Struct("<16sq")
+"""Digest and time of a stored event."""
+_LENGTH = 1
+"""Bytes that tell how long its place in the log is."""
+
+Claim = tuple[str, bytes]
+"""The id of an event, and who its owner is."""
+_Placed = list[tuple[list[Claim], Command]]
+"""Claims that belong together, and the command about them."""
+
+
+class Logged(NamedTuple):
+    """A stored event."""
+
+    digest: bytes
+    time_us: int
+    sealed: bytes
+
+    @classmethod
+    def of(cls, value: bytes) -> Logged:
+        """Read what ``redis_scripts.APPEND`` wrote."""
+        digest, time_us = _HEAD.unpack_from(value)
+        return cls(digest, time_us, value[_HEAD.size + _LENGTH + value[_HEAD.size] :])
+
+
+def claim_of(event_id: str, owner: str) -> Claim:
+    """What is claimed for an event."""
+    return event_id, blake2b(owner.encode(), digest_size=8).digest()
+
+
+def recall(keys: Keys, owner: str, tombstone: str) -> list[Command]:
+    """What asks for the deletion of a user: where the user was, and where another store's are."""
+    places = (keys.of(owner), keys.of(tombstone))
+    return [Command(place.slot, ("HGET", place("deleted"), tombstone)) for place in places]
+
+
+def forget_erasing(keys: Keys, owner: str) -> Command:
+    """What notes that the keys of a user were erased."""
+    place = keys.of(owner)
+    return Command(place.slot, ("HDEL", place("erasing"), owner))
+
+
+def release(link: RedisLink, keys: Keys, claims: Iterable[Claim]) -> None:
+    """Give claims back."""
+    commands = [command for _, command in _by_place(RELEASE, keys, claims)]
+    link.write(commands, replicate=False)
+
+
+def _by_place(script: Script, keys: Keys, claims: Iterable[Claim]) -> _Placed:
+    by_number: dict[int, list[Claim]] = defaultdict(list)
+    for claim in claims:
+        by_number[keys.number(claim[0])].append(claim)
+    placed = []
+    for n, some in by_number.items():
+        place = keys.partitions[n]
+        words = (word for claim in some for word in claim)
+        placed.append((some, Command.of(script, place.slot, [place("ids")], *words)))
+    return placed
+
+
+def _holders(placed: _Placed, answers: Sequence[Any]) -> dict[Claim, bytes]:
+    """Who had claimed ids, by the answers to ``CLAIM`` or ``CLAIMED``; empty: nobody."""
+    return {
+        claim: holder
+        for (some, _), found in zip(placed, answers, strict=False)
+        for claim, holder in zip(some, found, strict=True)
+    }
+
+
+@dataclass
+class _User:
+    """A user whose events are appended."""
+
+    user_id: str
+    owner: str
+    tombstone: str
+    numbers: list[int] = field(default_factory=list)
+    """Which of the interactions are the user's."""
+    version: bytes = b""
+    state: bytes | None = None
+    deletion: bytes = b""
+    """What is remembered of the user's deletion; empty if there was none."""
+    deleted_until: int = -1
+    erasing: bool = False
+    """Whether the user's keys are about to be erased."""
+    logged: dict[str, bytes] = field(default_factory=dict)
+    """Digests of those of the events that are in the log, by id."""
+    accepted: list[Interaction] = field(default_factory=list)
+    unsure: set[str] = field(default_factory=set)
+    """Ids of events that were sent without an answer: they may have been written."""
+
+
+class Append:
+    """One group of events on its way into the store."""
+
+    def __init__(
+        self,
+        link: RedisLink,
+        keys: Keys,
+        records: Records,
+        tombstone: Callable[[str], str],
+        interactions: Sequence[Interaction],
+    ) -> None:
+        """Set up; ``tombstone`` is what is remembered of a deleted user."""
+        self._link = link
+        self._keys = keys
+        self._records = records
+        self._interactions = interactions
+        self._outcomes = [WriteOutcome.ACCEPTED] * len(interactions)
+        self._taken: set[int] = set()
+        """Interactions whose ids are those of others' events."""
+        self._claims: set[Claim] = set()
+        """Claims that nobody had before."""
+        self._turn = 0
+        owners = {one.user_id: "" for one in interactions}
+        self._users = {
+            user_id: _User(user_id, records.owner_of(user_id), tombstone(user_id))
+            for user_id in owners
+        }
+        for n, one in enumerate(interactions):
+            self._users[one.user_id].numbers.append(n)
+
+    def run(self) -> list[WriteOutcome]:
+        """Write all of it, durably; what became of each.
+
+        Raises:
+            StoreUnavailable, StorageFull: some users' events may not have been written.
+        """
+        failpoints.reach("append.begun")
+        users = list(self._users.values())
+        self._read(users)
+        try:
+            planned = self._plan(users)
+        except BaseException:
+            release(self._link, self._keys, self._claims)
+            raise
+        failpoints.reach("append.logged")
+        began = time.monotonic()
+        while waiting := self._write(planned):
+            held_up_s = time.monotonic() - began
+            if held_up_s > ABANDONED_S:
+                self._finish_erasing(user for user in waiting if user.erasing)
+            if held_up_s > 2 * ABANDONED_S:
+                raise StoreUnavailable("other gateways write to the same users: send again")
+            if any(user.erasing for user in waiting):
+                time.sleep(PAUSE_S)
+            self._read(waiting)
+            planned = self._plan(waiting)
+        failpoints.reach("append.committed")
+        if not self._link.one_server:
+            self._heat()
+        used = {
+            self._claim(one)
+            for one, outcome in zip(self._interactions, self._outcomes, strict=True)
+            if outcome in LOGGED
+        }
+        release(self._link, self._keys, self._claims - used)
+        return self._outcomes
+
+    def _claim(self, one: Interaction) -> Claim:
+        return claim_of(one.event_id, self._users[one.user_id].owner)
+
+    def _read(self, users: Sequence[_User]) -> None:
+        """Read what is known of users and whose the ids of their events are."""
+        numbers = [n for user in users for n in user.numbers]
+        claims = {n: self._claim(self._interactions[n]) for n in sorted(numbers)}
+        looking = CLAIMED if self._link.one_server else CLAIM
+        placed = _by_place(looking, self._keys, dict.fromkeys(claims.values()))
+        # One server's clock orders the line that users are put in, wherever they lie.
+        commands = [Command(self._keys.partitions[0].slot, ("TIME",))]
+        commands += (command for _, command in placed)
+        commands += self._reading(users)
+        if self._link.one_server:
+            (now_s, now_us), *answers = self._link.read(commands, patient=True)
+        else:
+            (now_s, now_us), *answers = self._link.write(commands, replicate=False)
+            self._note(placed, answers)
+        self._turn = int(now_s) * 1_000_000 + int(now_us)
+        holders = _holders(placed, answers)
+        self._taken = {n for n, claim in claims.items() if holders[claim] not in {b"", claim[1]}}
+        self._take(users, answers[len(placed) :])
+
+    def _note(self, placed: _Placed, answers: Sequence[Any]) -> None:
+        """Note which claims are new, by the answers to ``CLAIM``."""
+        holders = _holders(placed, answers)
+        self._claims.update(claim for claim, holder in holders.items() if not holder)
+
+    def _reading(self, users: Sequence[_User]) -> list[Command]:
+        commands = []
+        for user in users:
+            owner, place = user.owner, self._keys.of(user.owner)
+            keys = [place("user", owner), place("deleted"), place("erasing")]
+            keys.append(place("events", owner))
+            words = [owner, user.tombstone]
+            words += (self._interactions[n].event_id for n in user.numbers)
+            commands.append(Command.of(LOOK_UP, place.slot, keys, *words))
+            commands.append(recall(self._keys, owner, user.tombstone)[1])
+        return commands
+
+    def _take(self, users: Sequence[_User], answers: Sequence[Any]) -> None:
+        """Take the answers of ``_reading``."""
+        for user, found, elsewhere in zip(users, answers[::2], answers[1::2], strict=True):
+            user.version, user.state, user.deletion, erasing, digests = found
+            user.erasing = bool(erasing)
+            deletions = (user.deletion, elsewhere or b"")
+            user.deleted_until = max(int(one.partition(b" ")[0] or -1) for one in deletions)
+            ids = (self._interactions[n].event_id for n in user.numbers)
+            known = zip(ids, digests, strict=True)
+            user.logged = {event_id: digest for event_id, digest in known if digest}
+
+    def _plan(self, users: Sequence[_User]) -> list[tuple[_User, Command | None]]:
+        """What becomes of users' events, and what writes those that are new, if it can be told yet.
+
+        Raises:
+            ValueError: an event cannot be counted.
+        """
+        # Now that it is known which versions are written upon: whoever is erased from here on is of
+        # another version. And not for those who are refused, whom nothing is kept of.
+        self._records.vault.prepare(
+            user.owner
+            for user in users
+            if not user.erasing
+            and any(self._interactions[n].time_us > user.deleted_until for n in user.numbers)
+        )
+        planned: list[tuple[_User, Command | None]] = []
+        for user in users:
+            if user.erasing:
+                planned.append((user, None))
+            elif self._judge(user):
+                planned.append((user, self._appending(user)))
+        return planned
+
+    def _judge(self, user: _User) -> bool:
+        """Decide what becomes of a user's events; whether any are to be written."""
+        logged = user.logged.copy()
+        unsure = user.unsure & logged.keys()
+        user.accepted = []
+        for n in user.numbers:
+            one = self._interactions[n]
+            self._outcomes[n] = outcome = self._outcome(user, n, logged)
+            if outcome is WriteOutcome.ACCEPTED:
+                logged[one.event_id] = self._records.digest(user.owner, one)
+                user.accepted.append(one)
+            elif outcome is WriteOutcome.DUPLICATE and one.event_id in unsure:
+                # Sent before without an answer: it was this one.
+                self._outcomes[n] = WriteOutcome.ACCEPTED
+                unsure.remove(one.event_id)
+        return bool(user.accepted)
+
+    def _outcome(self, user: _User, n: int, logged: Mapping[str, bytes]) -> WriteOutcome:
+        one = self._interactions[n]
+        if one.time_us <= user.deleted_until:
+            return WriteOutcome.USER_DELETED
+        if n in self._taken:
+            return WriteOutcome.ID_REUSED
+        known = logged.get(one.event_id)
+        if known is None:
+            return WriteOutcome.ACCEPTED
+        same = known == self._records.digest(user.owner, one)
+        return WriteOutcome.DUPLICATE if same else WriteOutcome.ID_REUSED
+
+    def _appending(self, user: _User) -> Command:
+        owner, new = user.owner, user.accepted
+        state = self._records.advanced(
+            user.user_id, owner, user.state, new, lambda: self._newest_with_items(owner)
+        )
+        place = self._keys.of(owner)
+        own = ("user", "events", "engagements", "asides")
+        shared = ("line", "newest", "oldest", "owners", "log", "deleted")
+        keys = [*(place(kind, owner) for kind in own), *(place(kind) for kind in shared)]
+        turn = self._turn + user.numbers[0] if any(one.weight for one in new) else ""
+        newest_day = max(one.time_us for one in new) // DAY_US
+        if self._link.one_server:
+            keys.append(self._keys.heat("items"))
+            keys += (self._keys.of(one.event_id)("ids") for one in new)
+        words: list[Word] = [owner, user.version, user.tombstone, user.deletion]
+        words += [state, turn, newest_day, claim_of("", owner)[1]]
+        for one in new:
+            head = _HEAD.pack(self._records.digest(owner, one), one.time_us)
+            heated = one.weight > 0 and one.item_key
+            words += [one.event_id, one.time_us, int(one.weight > 0), head]
+            words.append(self._records.event(owner, one))
+            words += [one.item_key, item_heat(one.time_s, one.weight)] if heated else ["", ""]
+        return Command.of(APPEND, place.slot, keys, *words, events=len(new))
+
+    def _finish_erasing(self, users: Iterable[_User]) -> None:
+        """Do what a gateway that was lost left undone; what it erased has no keys any more."""
+        for user in users:
+            self._records.vault.erase(user.owner)
+            self._link.write([forget_erasing(self._keys, user.owner)])
+
+    def _newest_with_items(self, owner: str) -> list[Interaction]:
+        """A user's newest engagements with items, as far as a history goes."""
+        place = self._keys.of(owner)
+        found: list[Interaction] = []
+        for start in count(step=PAGE):
+            page = ("ZREVRANGE", place("engagements", owner), start, start + PAGE - 1)
+            (ids,) = self._link.read([Command(place.slot, page)], patient=True)
+            known = [Command(place.slot, ("HGET", place("events", owner), one)) for one in ids]
+            for event_id, value in zip(ids, self._link.read(known, patient=True), strict=True):
+                if value:
+                    _, time_us, sealed = Logged.of(value)
+                    one = self._records.interaction(owner, event_id.decode(), time_us, sealed)
+                    found += [one] * bool(one.item_key)
+            if len(ids) < PAGE or len(found) >= HISTORY_LENGTH:
+                break
+        return found[:HISTORY_LENGTH]
+
+    def _write(self, planned: Sequence[tuple[_User, Command | None]]) -> list[_User]:
+        """Write what was planned; the users for whom it is too late or too early."""
+        waiting = [user for user, command in planned if command is None]
+        writing = [(user, command) for user, command in planned if command is not None]
+        resent: set[int] = set()
+        placed: _Placed = []
+        if self._link.one_server:
+            new = [self._claim(one) for user, _ in writing for one in user.accepted]
+            placed = _by_place(CLAIM, self._keys, new)
+        commands = [command for _, command in placed]
+        commands += (command for _, command in writing)
+        answers = self._link.write(commands, resent=resent)
+        self._note(placed, answers)
+        answers = answers[len(placed) :]
+        for n, ((user, _), written) in enumerate(zip(writing, answers, strict=True)):
+            if not written:
+                waiting.append(user)
+                if n + len(placed) in resent:
+                    user.unsure.update(one.event_id for one in user.accepted)
+        return waiting
+
+    def _heat(self) -> None:
+        """Count what was written towards the popularity of items.
+
+        That is left out rather than counted twice where a server is lost at this moment.
+        """
+        heats: dict[int, float] = {}
+        for one, outcome in zip(self._interactions, self._outcomes, strict=True):
+            if outcome is WriteOutcome.ACCEPTED and one.weight and one.item_key:
+                heat = item_heat(one.time_s, one.weight)
+                known = heats.get(one.item_key)
+                heats[one.item_key] = heat if known is None else float(np.logaddexp2(known, heat))
+        if heats:
+            place = self._keys.heat
+            words = (repr(word) for pair in heats.items() for word in pair)
+            command = Command.of(HEAT, place.slot, [place("items")], *words)
+            with suppress(EbbingError):
+                self._link.write([command], repeat=False, replicate=False)

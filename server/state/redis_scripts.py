@@ -1,0 +1,461 @@
+"""What Redis does as one step: scripts in its Lua.
+
+Each names its keys and its arguments (the ARGV) in the comment above it. A script that may find no
+room begins with a command that needs some, so that it is refused as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha1
+
+__all__ = ["SCRIPTS", "Script"]
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script."""
+
+    text: str
+
+    @cached_property
+    def sha(self) -> str:
+        """What ``EVALSHA`` calls it by."""
+        return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+_NEXT_VERSION = """
+-- Versions are moments where these are ahead, so that none comes again: not after a user was
+-- deleted, nor after a Cluster lost the newest of them.
+local function next_version(known)
+    local now = redis.call('TIME')
+    local version = math.max((tonumber(known) or 0) + 1, now[1] * 1000000 + now[2])
+    return string.format('%.0f', version)
+end
+"""
+
+_LOG_ID = """
+-- A logged event is its digest (16 bytes), its time (8), its id in the log after its length, and
+-- what is sealed.
+local function log_id(value)
+    return string.sub(value, 26, 25 + string.byte(value, 25))
+end
+"""
+
+_ADD_HEAT = """
+local function add_heat(key, item, more)
+    local known, heat = redis.call('ZSCORE', key, item), tonumber(more)
+    if known then
+        known = tonumber(known)
+        local less = math.abs(known - heat)
+        heat = math.max(known, heat) + math.log(1 + 2 ^ -less) / math.log(2)
+    end
+    redis.call('ZADD', key, string.format('%.17g', heat), item)
+end
+"""
+
+_ERASED = (
+    _LOG_ID
+    + """
+local function erased(owner, first, last)
+    local ids, held = {}, false
+    for i = 3, 4 do
+        local page = redis.call('ZRANGE', KEYS[i], 0, -1, 'WITHSCORES')
+        for j = 1, #page, 2 do
+            local value, time = redis.call('HGET', KEYS[2], page[j]), tonumber(page[j + 1])
+            if value then redis.call('XDEL', KEYS[14], log_id(value)) end
+            ids[#ids + 1] = page[j]
+            first, last = math.min(first or time, time), math.max(last or time, time)
+        end
+    end
+    for _, entry in ipairs(redis.call('XRANGE', KEYS[15], '-', '+')) do
+        if entry[2][2] == owner then redis.call('XDEL', KEYS[15], entry[1]) end
+    end
+    for i = 1, 7 do held = redis.call('DEL', KEYS[i]) > 0 or held end
+    for i = 8, 13 do redis.call('ZREM', KEYS[i], owner) end
+    return ids, first, last, held
+end
+"""
+)
+
+# Make a store, or find it made. Keys: facts; arguments: name and value of each fact.
+FOUND = Script("""
+for i = 1, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return redis.call('HGETALL', KEYS[1])
+""")
+
+# Claim ids of events; whose each was before, or ''. Keys: ids; arguments: id, owner, ...
+CLAIM = Script("""
+local before = {}
+for i = 1, #ARGV, 2 do
+    local owner = redis.call('HGET', KEYS[1], ARGV[i])
+    if not owner then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+    before[#before + 1] = owner or ''
+end
+return before
+""")
+
+# Whose ids of events are, or ''. Keys: ids; arguments: id, owner, ...
+CLAIMED = Script("""
+local owners = {}
+for i = 1, #ARGV, 2 do owners[#owners + 1] = redis.call('HGET', KEYS[1], ARGV[i]) or '' end
+return owners
+""")
+
+# Give claims back. Keys: ids; arguments: id, owner, ...
+RELEASE = Script("""
+for i = 1, #ARGV, 2 do
+    if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+        redis.call('HDEL', KEYS[1], ARGV[i])
+    end
+end
+""")
+
+# What is known of a user before events are appended: version, state, deletion, whether it is being
+# erased, digests of events. Keys: user, deleted, erasing, events; arguments: owner, tombstone, and
+# ids of events.
+LOOK_UP = Script("""
+local kept = redis.call('HMGET', KEYS[1], 'version', 'state')
+local digests = {}
+for i = 3, #ARGV do
+    local value = redis.call('HGET', KEYS[4], ARGV[i])
+    digests[i - 2] = value and string.sub(value, 1, 16) or ''
+end
+return {
+    kept[1] or '', kept[2], redis.call('HGET', KEYS[2], ARGV[2]) or '',
+    redis.call('HEXISTS', KEYS[3], ARGV[1]), digests
+}
+""")
+
+# Write events of a user and the state they lead to, unless anything has come between.
+# Keys: user, events, engagements, asides, line, newest, oldest, owners, log, deleted; and where one
+# server holds all keys, heat, and of each event the ids it is claimed among: then claims are
+# checked, and popularity is counted, in the same step. Arguments: owner, version, tombstone,
+# deletion, state, turn in line or '', newest day, who claims, and of each event: id, time, whether
+# it is an engagement, digest and time, sealed, item key or '', heat.
+APPEND = Script(
+    _NEXT_VERSION
+    + _ADD_HEAT
+    + """
+local owner, known = ARGV[1], redis.call('HGET', KEYS[1], 'version') or ''
+if known ~= ARGV[2] then return 0 end
+if (redis.call('HGET', KEYS[10], ARGV[3]) or '') ~= ARGV[4] then return 0 end
+for i = 12, #KEYS do
+    if redis.call('HGET', KEYS[i], ARGV[9 + (i - 12) * 7]) ~= ARGV[8] then return 0 end
+end
+redis.call('HSET', KEYS[1], 'state', ARGV[5], 'version', next_version(known))
+if ARGV[6] ~= '' then redis.call('ZADD', KEYS[5], 'NX', ARGV[6], owner) end
+redis.call('ZADD', KEYS[6], 'GT', ARGV[7], owner)
+redis.call('ZADD', KEYS[8], 0, owner)
+local oldest
+for i = 9, #ARGV, 7 do
+    local id, time, engaged, head, sealed, item, heat = unpack(ARGV, i, i + 6)
+    local log_id = redis.call('XADD', KEYS[9], '*', 'o', owner, 'e', id)
+    redis.call('HSET', KEYS[2], id, head .. string.char(#log_id) .. log_id .. sealed)
+    redis.call('ZADD', KEYS[engaged == '1' and 3 or 4], time, id)
+    if not oldest or tonumber(time) < tonumber(oldest) then oldest = time end
+    if KEYS[11] and item ~= '' then add_heat(KEYS[11], item, heat) end
+end
+redis.call('ZADD', KEYS[7], 'LT', oldest, owner)
+return 1
+"""
+)
+
+# A page of a user's events: their ids, and what is stored. Keys: engagements or asides, events;
+# arguments: last id of the page before and its time ('' and 0 for the first), until when, how many
+# of the newest ('' for all), how many at most.
+READ = Script("""
+local last = redis.call('ZCOUNT', KEYS[1], '-inf', ARGV[3]) - 1
+local first = 0
+if ARGV[1] ~= '' then
+    local rank = redis.call('ZRANK', KEYS[1], ARGV[1])
+    first = rank and rank + 1 or redis.call('ZCOUNT', KEYS[1], '-inf', ARGV[2])
+elseif ARGV[4] ~= '' then
+    first = math.max(0, last + 1 - ARGV[4])
+end
+last = math.min(last, first + ARGV[5] - 1)
+if last < first then return {{}, {}} end
+local ids = redis.call('ZRANGE', KEYS[1], first, last)
+return {ids, redis.call('HMGET', KEYS[2], unpack(ids))}
+""")
+
+# Replace what is kept of a user; not if another version than the given one is there ('*': any).
+# Keys: user, due, line, newest, owners; arguments: owner, version, state, told, due or '', whether
+# it is touched, newest day.
+PUT = Script(
+    _NEXT_VERSION
+    + """
+local owner, known = ARGV[1], redis.call('HGET', KEYS[1], 'version') or ''
+if ARGV[2] ~= '*' and known ~= ARGV[2] then return 0 end
+local version = next_version(known)
+redis.call('HSET', KEYS[1], 'state', ARGV[3], 'version', version, 'told', ARGV[4], 'due', ARGV[5])
+if ARGV[5] == '' then redis.call('ZREM', KEYS[2], owner)
+else redis.call('ZADD', KEYS[2], ARGV[5], owner) end
+if ARGV[6] == '1' then redis.call('ZADD', KEYS[3], 'NX', version, owner)
+else redis.call('ZREM', KEYS[3], owner) end
+redis.call('ZADD', KEYS[4], 'GT', ARGV[7], owner)
+redis.call('ZADD', KEYS[5], 0, owner)
+return 1
+"""
+)
+
+# Delete all of a user that lies in its partition, and note that its keys are to be erased; the ids
+# of its events, what is remembered of the deletion, and whether keys are to be erased.
+# Keys: user, events, engagements, asides, relations, their names, relations to it, due, line,
+# newest, oldest, owners, relating, log, outbox, deleted, deletions, erasing; arguments: owner,
+# whether anything was held elsewhere, tombstone, what is remembered elsewhere of an earlier
+# deletion, receipt, moment, times of the first and the last event that is known of ('' if none is).
+ERASE = Script(
+    _ERASED
+    + """
+local owner, tombstone, now = ARGV[1], ARGV[3], ARGV[6]
+local ids, first, last, held = erased(owner, tonumber(ARGV[7]), tonumber(ARGV[8]))
+held = held or ARGV[2] == '1'
+local earlier = redis.call('HGET', KEYS[16], tombstone)
+if not earlier and ARGV[4] ~= '' then earlier = ARGV[4] end
+if earlier and not held then
+    return {ids, earlier, redis.call('HEXISTS', KEYS[18], owner)}
+end
+local blocked = math.max(tonumber(now), last or 0)
+if earlier then blocked = math.max(blocked, tonumber(string.match(earlier, '^%d+'))) end
+local deletion = string.format(
+    '%.0f %s %d %.0f %.0f %s', blocked, now, #ids, first or 0, last or 0, ARGV[5])
+redis.call('HSET', KEYS[16], tombstone, deletion)
+redis.call('ZADD', KEYS[17], now, tombstone)
+redis.call('HSET', KEYS[18], owner, '1')
+return {ids, deletion, 1}
+"""
+)
+
+# The same of a user whose newest event is of before a day, with nothing remembered of it.
+# Arguments: owner, day.
+ERASE_IDLE = Script(
+    _ERASED
+    + """
+local newest = redis.call('ZSCORE', KEYS[10], ARGV[1])
+if not newest or tonumber(newest) >= tonumber(ARGV[2]) then return {{}, '', 0} end
+local ids = erased(ARGV[1])
+redis.call('HSET', KEYS[18], ARGV[1], '1')
+return {ids, '', 1}
+"""
+)
+
+# Forget deletions of before a moment; how many. Keys: deletions, deleted; arguments: moment, most.
+PRUNE_DELETIONS = Script("""
+local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])
+for _, one in ipairs(gone) do
+    redis.call('ZREM', KEYS[1], one)
+    redis.call('HDEL', KEYS[2], one)
+end
+return #gone
+""")
+
+# Forget events of a user of before a moment; their ids. Keys: events, engagements, asides, oldest,
+# log; arguments: owner, moment, most.
+PRUNE_EVENTS = Script(
+    _LOG_ID
+    + """
+local gone, oldest = {}, nil
+for i = 2, 3 do
+    local most = ARGV[3] - #gone
+    local old = redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', '(' .. ARGV[2], 'LIMIT', 0, most)
+    for _, id in ipairs(old) do
+        local value = redis.call('HGET', KEYS[1], id)
+        if value then redis.call('XDEL', KEYS[5], log_id(value)) end
+        redis.call('HDEL', KEYS[1], id)
+        redis.call('ZREM', KEYS[i], id)
+        gone[#gone + 1] = id
+    end
+    local left = redis.call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')[2]
+    if left and (not oldest or tonumber(left) < tonumber(oldest)) then oldest = left end
+end
+if oldest then redis.call('ZADD', KEYS[4], oldest, ARGV[1])
+else redis.call('ZREM', KEYS[4], ARGV[1]) end
+return gone
+"""
+)
+
+# Count engagements towards the popularity of items. Keys: heat; arguments: item key, heat, ...
+HEAT = Script(
+    _ADD_HEAT
+    + """
+for i = 1, #ARGV, 2 do add_heat(KEYS[1], ARGV[i], ARGV[i + 1]) end
+"""
+)
+
+# Write rows of a table. Keys: rows, names; arguments: name, value, ...
+WRITE_ROWS = Script("""
+for i = 1, #ARGV, 2 do
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+    redis.call('ZADD', KEYS[2], 0, ARGV[i])
+end
+""")
+
+# Delete a row of a table; whether there was one. Keys: rows, names; arguments: name.
+DELETE_ROW = Script("""
+redis.call('ZREM', KEYS[2], ARGV[1])
+return redis.call('HDEL', KEYS[1], ARGV[1])
+""")
+
+# A page of a table: names and values. Keys: rows, names; arguments: last name of the page before
+# ('' for the first), how many at most.
+READ_ROWS = Script("""
+local after = ARGV[1] == '' and '-' or '(' .. ARGV[1]
+local names = redis.call('ZRANGEBYLEX', KEYS[2], after, '+', 'LIMIT', 0, ARGV[2])
+local values = {}
+for i, name in ipairs(names) do values[i] = redis.call('HGET', KEYS[1], name) end
+return {names, values}
+""")
+
+# Write items, or none where one has the key of another. Keys: items, their names, ids by key,
+# version; arguments: id, key, value (which begins with the key and a line feed), ...
+WRITE_ITEMS = Script(
+    _NEXT_VERSION
+    + """
+local ids = {}
+for i = 1, #ARGV, 3 do
+    local id, key = ARGV[i], ARGV[i + 1]
+    if (ids[key] or redis.call('HGET', KEYS[3], key) or id) ~= id then return 0 end
+    ids[key] = id
+end
+for i = 1, #ARGV, 3 do
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2])
+    redis.call('ZADD', KEYS[2], 0, ARGV[i])
+    redis.call('HSET', KEYS[3], ARGV[i + 1], ARGV[i])
+end
+redis.call('SET', KEYS[4], next_version(redis.call('GET', KEYS[4])))
+return 1
+"""
+)
+
+# Delete an item. Keys: as above; arguments: id.
+DELETE_ITEM = Script(
+    _NEXT_VERSION
+    + """
+local value = redis.call('HGET', KEYS[1], ARGV[1])
+if value then
+    redis.call('HDEL', KEYS[3], string.match(value, '^%d+'))
+    redis.call('HDEL', KEYS[1], ARGV[1])
+    redis.call('ZREM', KEYS[2], ARGV[1])
+end
+redis.call('SET', KEYS[4], next_version(redis.call('GET', KEYS[4])))
+"""
+)
+
+# The items that have keys: ids and values. Keys: items, ids by key; arguments: key, ...
+FIND_ITEMS = Script("""
+local ids, values = {}, {}
+for _, key in ipairs(ARGV) do
+    local id = redis.call('HGET', KEYS[2], key)
+    if id then
+        ids[#ids + 1] = id
+        values[#values + 1] = redis.call('HGET', KEYS[1], id)
+    end
+end
+return {ids, values}
+""")
+
+# Replace the rollout if its version is the next one: 1; 2 if it is there already; else 0.
+# Keys: rollout; arguments: version, body.
+ROLL_OUT = Script("""
+local known = tonumber(redis.call('HGET', KEYS[1], 'version') or 0)
+if known == tonumber(ARGV[1]) and redis.call('HGET', KEYS[1], 'body') == ARGV[2] then return 2 end
+if known ~= ARGV[1] - 1 then return 0 end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'body', ARGV[2])
+return 1
+""")
+
+# Write what became of an alarm, if it is unchanged. Keys: user, due, line, outbox; arguments:
+# owner, version, due or '', whether anything is told, told, moment, and the transitions.
+SETTLE = Script(
+    _NEXT_VERSION
+    + """
+local owner, known = ARGV[1], redis.call('HGET', KEYS[1], 'version')
+if known ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'version', next_version(known), 'due', ARGV[3])
+if ARGV[4] == '1' then redis.call('HSET', KEYS[1], 'told', ARGV[5]) end
+if ARGV[3] == '' then redis.call('ZREM', KEYS[2], owner)
+else redis.call('ZADD', KEYS[2], ARGV[3], owner) end
+redis.call('ZREM', KEYS[3], owner)
+for i = 7, #ARGV do redis.call('XADD', KEYS[4], '*', 'o', owner, 'w', ARGV[6], 'v', ARGV[i]) end
+return 1
+"""
+)
+
+# Put a user in line. Keys: user, line; arguments: owner.
+TOUCH = Script(
+    _NEXT_VERSION
+    + """
+local known = redis.call('HGET', KEYS[1], 'version')
+if not known then return 0 end
+local version = next_version(known)
+redis.call('HSET', KEYS[1], 'version', version)
+redis.call('ZADD', KEYS[2], 'NX', version, ARGV[1])
+return 1
+"""
+)
+
+# How many are due or in line. Keys: due, line; arguments: moment, most to be looked at.
+WAITING = Script("""
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+local count = redis.call('ZCOUNT', KEYS[1], '-inf', ARGV[1]) + redis.call('ZCARD', KEYS[2])
+for _, owner in ipairs(due) do
+    if redis.call('ZSCORE', KEYS[2], owner) then count = count - 1 end
+end
+return count
+""")
+
+# Note how far a sweep has come, unless another has moved it on. Keys: sweep; arguments: parameters
+# and position it was at, the same and how many there are in all as of now.
+SWEEP = Script("""
+local known = redis.call('HMGET', KEYS[1], 'parameters', 'position')
+if (known[1] or '') ~= ARGV[1] or (known[2] or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'parameters', ARGV[3], 'position', ARGV[4], 'total', ARGV[5])
+return 1
+""")
+
+# Take what lies in the outbox of a partition into the log of transitions, unless that has been
+# done. Keys: log, how far all have come, and the numbers of the owner of each; arguments:
+# partition, how far it had come, how far it has now, and of each transition: owner, moment, sealed.
+TAKE = Script("""
+if (redis.call('HGET', KEYS[2], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+local number = tonumber(redis.call('HGET', KEYS[2], 'newest') or 0)
+for i = 4, #ARGV, 3 do
+    number = number + 1
+    local text = string.format('%.0f', number)
+    local owner, written, sealed = unpack(ARGV, i, i + 2)
+    redis.call('XADD', KEYS[1], text .. '-0', 'o', owner, 'w', written, 'v', sealed)
+    redis.call('RPUSH', KEYS[3 + (i - 4) / 3], text)
+end
+redis.call('HSET', KEYS[2], 'newest', string.format('%.0f', number), ARGV[1], ARGV[3])
+return 1
+""")
+
+# Take over transitions under their numbers, in their order; those there are stay. Keys: log, how
+# far all have come, and the numbers of the owner of each; arguments: newest number, moment, and of
+# each transition: number, owner, sealed.
+TAKE_OVER = Script("""
+local newest = tonumber(redis.call('HGET', KEYS[2], 'newest') or 0)
+redis.call('HSET', KEYS[2], 'newest', string.format('%.0f', math.max(newest, ARGV[1])))
+for i = 3, #ARGV, 3 do
+    local number, owner, sealed = unpack(ARGV, i, i + 2)
+    local added = redis.pcall(
+        'XADD', KEYS[1], number .. '-0', 'o', owner, 'w', ARGV[2], 'v', sealed)
+    if type(added) == 'string' then redis.call('RPUSH', KEYS[3 + (i - 3) / 3], number) end
+end
+""")
+
+# Forget transitions; how many went. Keys: log, and the numbers of the owner of each; arguments:
+# number, ...
+FORGET = Script("""
+local gone = 0
+for i, number in ipairs(ARGV) do
+    gone = gone + redis.call('XDEL', KEYS[1], number .. '-0')
+    redis.call('LREM', KEYS[1 + i], 1, number)
+end
+return gone
+""")
+
+SCRIPTS = tuple(one for one in list(globals().values()) if isinstance(one, Script))
+"""All of them."""

@@ -1,0 +1,165 @@
+"""Damage in the write-ahead log of an SQLite file, which SQLite itself passes over in silence.
+
+SQLite takes the log up to the first frame that is not whole, as the tail of a log is torn where a
+write was cut short. So one flipped bit in the middle would undo all that was acknowledged after it.
+What tells the two apart is what follows: nothing, or commits. (Format: sqlite.org/fileformat2.html,
+section 4, "The Write-Ahead Log".)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Wal", "cut", "read_wal", "wal_of"]
+
+Words: TypeAlias = NDArray[np.uint32]
+
+HEADER_BYTES = 32
+FRAME_HEADER_BYTES = 24
+SUMMED_BYTES = 8
+"""Of the header of a frame, what its sums are over besides the page."""
+MAGIC = 0x377F0682
+"""Of a log whose sums take words lowest byte first; one more: highest byte first."""
+FORMAT = 3_007_000
+FRAMES_AT_ONCE = 256
+
+
+class Wal(NamedTuple):
+    """What a write-ahead log is found to be."""
+
+    end: int
+    """Bytes of it that are whole; SQLite looks at no others."""
+    pages: frozenset[int]
+    """Numbers of the pages in them."""
+    damaged: bool
+    """Whether commits follow what is not whole."""
+
+
+class _Frames(NamedTuple):
+    """Some frames that follow each other."""
+
+    pages: Words
+    """Number of the page each holds, (n,)."""
+    commits: Words
+    """Pages of the file after the commit that it ends; 0 where it ends none, (n,)."""
+    salts: Words
+    """(n, 2); those of the log's header, or the frame is of before the log was begun anew."""
+    sums: Words
+    """Sums over all of the log up to its end, as they are stored, (n, 2)."""
+    own_sums: Words
+    """Sums over it alone, computed, (n, 2)."""
+
+
+def wal_of(path: Path) -> Path:
+    """Where the write-ahead log of a file lies."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def read_wal(path: Path, page_bytes: int) -> Wal:
+    """Read the log of a file to which nobody writes meanwhile.
+
+    Args:
+        path: the file, not the log.
+        page_bytes: size of its pages.
+    """
+    try:
+        with wal_of(path).open("rb") as file:
+            return _read(file, page_bytes)
+    except FileNotFoundError:
+        return Wal(0, frozenset(), damaged=False)
+
+
+def cut(path: Path, wal: Wal) -> None:
+    """Take away what SQLite does not look at, durably, with nobody else at the file."""
+    with wal_of(path).open("r+b") as file:
+        file.truncate(wal.end)
+        os.fsync(file.fileno())
+
+
+def _read(file: BinaryIO, page_bytes: int) -> Wal:
+    raw = file.read(HEADER_BYTES).ljust(HEADER_BYTES, b"\0")
+    header = np.frombuffer(raw, ">u4").astype(np.uint32)
+    magic, version, size = header[:3].tolist()
+    order = ">u4" if magic & 1 else "<u4"
+    own = _sums(np.frombuffer(raw[:-8], order)[None])[0]
+    if (magic & ~1, version, size % 2**16) != (MAGIC, FORMAT, page_bytes % 2**16) or (
+        own != header[6:]
+    ).any():
+        # SQLite takes this for no log, whatever is in it.
+        commits = any(frames.commits.any() for frames in _frames(file, page_bytes, order))
+        return Wal(0, frozenset(), commits)
+    return _whole(_frames(file, page_bytes, order), header[4:6], header[6:], page_bytes)
+
+
+def _whole(frames: Iterator[_Frames], salts: Words, before: Words, page_bytes: int) -> Wal:
+    count, pages, torn = 0, set[int](), False
+    for some in frames:
+        ours = (some.salts == salts).all(axis=1) & (some.pages > 0)
+        commits = ours & (some.commits > 0)
+        if torn:
+            after = 0
+        else:
+            preceding = np.concatenate((before[None], some.sums[:-1]))
+            sums = _carried(preceding, SUMMED_BYTES + page_bytes) + some.own_sums
+            fits = ours & (sums == some.sums).all(axis=1)
+            torn = not fits.all()
+            good = int(np.argmin(fits)) if torn else len(fits)
+            count += good
+            pages.update(some.pages[:good].tolist())
+            before = some.sums[-1]
+            after = good + 1
+        if commits[after:].any():
+            return Wal(_end(count, page_bytes), frozenset(pages), damaged=True)
+    return Wal(_end(count, page_bytes), frozenset(pages), damaged=False)
+
+
+def _end(frames: int, page_bytes: int) -> int:
+    return HEADER_BYTES + frames * (FRAME_HEADER_BYTES + page_bytes)
+
+
+def _frames(file: BinaryIO, page_bytes: int, order: str) -> Iterator[_Frames]:
+    """The frames that follow the header, as far as they are there in full."""
+    size = FRAME_HEADER_BYTES + page_bytes
+    while n := len(data := file.read(size * FRAMES_AT_ONCE)) // size:
+        rows = np.frombuffer(data, np.uint8, n * size).reshape(n, size)
+        head = np.ascontiguousarray(rows[:, :FRAME_HEADER_BYTES]).view(">u4").astype(np.uint32)
+        summed = np.hstack((rows[:, :SUMMED_BYTES], rows[:, FRAME_HEADER_BYTES:])).view(order)
+        yield _Frames(head[:, 0], head[:, 1], head[:, 2:4], head[:, 4:], _sums(summed))
+
+
+# The sums are (s, t), and for each pair (x, y) of words s += x + t; t += y + s, modulo 2³². So a
+# pair adds (x, x + y), and takes what was before to M (s, t), M = [[1, 1], [1, 2]]. The powers of M
+# are made of Fibonacci numbers: Mᵏ = [[F(2k−1), F(2k)], [F(2k), F(2k+1)]].
+
+
+def _sums(words: Words) -> Words:
+    """The sums over rows of words alone, (n, words) to (n, 2)."""
+    f = _fibonacci(words.shape[1] + 1)
+    # Of the last pair k is 0, of the first it is the number of pairs less one.
+    here, next_one, last = f[1:-1:2][::-1], f[:-2:2][::-1], f[2::2][::-1]
+    x, y = words[:, ::2].astype(np.uint32), words[:, 1::2].astype(np.uint32)
+    return np.stack((x @ here + y @ next_one, x @ last + y @ here), axis=1)
+
+
+def _carried(sums: Words, n_bytes: int) -> Words:
+    """What sums before a row of so many bytes add to those after it, (n, 2) to (n, 2)."""
+    two_k = n_bytes // 4
+    f = _fibonacci(two_k + 1)
+    power = np.array([[f[two_k - 1], f[two_k]], [f[two_k], f[two_k + 1]]], np.uint32)
+    return sums @ power
+
+
+@cache
+def _fibonacci(n: int) -> Words:
+    """F(0) to F(n) modulo 2³²."""
+    numbers = [0, 1]
+    while len(numbers) <= n:
+        numbers.append((numbers[-1] + numbers[-2]) % 2**32)
+    return np.array(numbers, np.uint32)

@@ -1,0 +1,331 @@
+"""The state of a user as bytes: what an event changes in it, and what it tells.
+
+An interest of few events is kept as these events themselves, which takes less room than its sums
+and is exact; one of more is kept as its sums. An event changes the rows of its own interests and
+leaves all others as they are, unread.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebbing.history import HISTORY_LENGTH
+from ebbing.interest.profile import interest_vectors
+from ebbing.interest.trace import (
+    BANK_SIZE,
+    TOTAL,
+    Row,
+    TraceTable,
+    event_row,
+    merge_rows,
+    trace_rows,
+)
+from server.state.store import History, Interaction, UserState
+
+__all__ = ["Bounds", "Logged", "advanced", "decode", "same"]
+
+VERSION = 3
+MAX_LISTED = 12
+"""Events of a row that is kept as its events."""
+ALARM_BYTES = 96
+"""Room for what is stored of a user besides state and what was told."""
+
+_HEADER = struct.Struct("<BHIB")
+"""Version, rows, bytes of names, entries of history."""
+_EVENT = struct.Struct("<2d")
+"""Time, weight."""
+_LISTED = tuple(struct.Struct(f"<{2 * events}d") for events in range(MAX_LISTED + 1))
+"""Rows of so many events."""
+_SUMS, _SUMS_AND_CLOSED = 0, 255
+"""Kinds of rows kept as sums; others have as many events as their kind says."""
+_OCCASIONS = 3 + BANK_SIZE
+_OPEN_ROW = struct.Struct("<3d10d4Q")
+_CLOSED_ROW = struct.Struct("<3d10d4Q10d")
+"""Count, first, last, open sums, occasions, closed sums."""
+_ENTRY = struct.Struct("<qqB")
+"""Time in microseconds, item key, event type."""
+_ENTRIES = np.dtype([("time", "<i8"), ("key", "<i8"), ("type", "u1")])
+
+_NUMBERS = np.arange(256) * 2
+_NUMBERS[_SUMS] = _OPEN_ROW.size // 8
+_NUMBERS[_SUMS_AND_CLOSED] = _CLOSED_ROW.size // 8
+_ROW_BYTES = tuple((_NUMBERS * 8).tolist())
+
+Logged = Callable[[], Iterable[Interaction]]
+"""Reads a user's newest ``HISTORY_LENGTH`` engagements with items from the log."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much is kept of a user; over either the weakest long-term interests go."""
+
+    max_interests: int
+    max_bytes: int
+    """Bytes of state, of what is told of it and of its alarm."""
+
+
+def advanced(
+    data: bytes | None, interactions: Sequence[Interaction], bounds: Bounds, logged: Logged
+) -> bytes:
+    """The state after more interactions of its user, in any order.
+
+    Args:
+        data: the state before; None for a user without events.
+        interactions: new ones, none of them counted in ``data``.
+        bounds: how much is kept.
+        logged: is asked only where times do not tell the order of the history.
+
+    Raises:
+        ValueError: ``data`` is no state.
+    """
+    draft = _Draft.of(data)
+    changed: dict[str, list[tuple[float, float]]] = {}
+    entries = []
+    for one in interactions:
+        if not one.weight:
+            continue
+        time = one.time_s
+        changed.setdefault(TOTAL, []).append((time, one.weight))
+        for name, share in one.interests:
+            changed.setdefault(name, []).append((time, one.weight * share))
+        if one.item_key:
+            entries.append(one)
+    for name, events in changed.items():
+        draft.add(name, events)
+    if entries:
+        draft.remember(entries, logged)
+    if draft.over(bounds):
+        draft.shed(bounds)
+    return draft.encode()
+
+
+def decode(data: bytes) -> UserState:
+    """What a state tells.
+
+    Raises:
+        ValueError: ``data`` is no state.
+    """
+    n, name_bytes, remembered = _header(data)
+    at = _HEADER.size + name_bytes
+    names = _names(data[_HEADER.size : at], n)
+    kinds = np.frombuffer(data, np.uint8, n, at)
+    lengths = _NUMBERS[kinds]
+    numbers = np.frombuffer(data, "<f8", int(lengths.sum()), at + n)
+    at += n + numbers.nbytes
+    if len(data) != at + remembered * _ENTRY.size:
+        raise ValueError(f"{len(data)} bytes are another state than their header says")
+    entries = np.frombuffer(data, _ENTRIES, remembered, at)
+    history = History(
+        entries["key"].astype(np.int64),
+        entries["time"] / 1e6,
+        entries["type"].astype(np.int32),
+    )
+    return UserState(_table(names, kinds, lengths, numbers), history)
+
+
+def same(one: bytes, other: bytes, tolerance: float = 1e-9) -> bool:
+    """Whether two states tell the same, whatever the order of their interests."""
+    (a, a_history), (b, b_history) = decode(one), decode(other)
+    if set(a.rows) != set(b.rows):
+        return False
+    order = [b.index[name] for name in a.rows]
+    return (
+        np.array_equal(a_history.keys, b_history.keys)
+        and np.array_equal(a_history.times, b_history.times)
+        and np.array_equal(a_history.types, b_history.types)
+        and np.array_equal(a.times, b.times[order])
+        and np.array_equal(a.occasion_maps, b.occasion_maps[order])
+        and np.allclose(a.open_sums, b.open_sums[order], rtol=tolerance, atol=1e-300)
+        and np.allclose(a.closed_sums, b.closed_sums[order], rtol=tolerance, atol=1e-300)
+    )
+
+
+def _header(data: bytes) -> tuple[int, int, int]:
+    if len(data) < _HEADER.size:
+        raise ValueError(f"{len(data)} bytes are no state")
+    version, n, name_bytes, remembered = _HEADER.unpack_from(data)
+    if version != VERSION:
+        raise ValueError(f"a state of version {version}, this code reads {VERSION}")
+    return n, name_bytes, remembered
+
+
+def _names(text: bytes, n: int) -> list[str]:
+    names = text.decode().split("\0") if n else []
+    if len(names) != n:
+        raise ValueError(f"{len(names)} names for {n} rows of a state")
+    return names
+
+
+def _table(
+    names: Sequence[str],
+    kinds: NDArray[np.uint8],
+    lengths: NDArray[np.intp],
+    numbers: NDArray[np.float64],
+) -> TraceTable:
+    n = len(names)
+    opened, closed = np.zeros((n, BANK_SIZE)), np.zeros((n, BANK_SIZE))
+    times, maps = np.empty((n, 3)), np.empty((n, 4), np.uint64)
+    summed = (kinds == _SUMS) | (kinds == _SUMS_AND_CLOSED)
+    listed = ~summed
+    if listed.any():
+        events = numbers[np.repeat(listed, lengths)].reshape(-1, 2)
+        opened[listed], closed[listed], times[listed], maps[listed] = trace_rows(
+            kinds[listed], events[:, 0], events[:, 1]
+        )
+    if summed.any():
+        starts = np.cumsum(lengths) - lengths
+        rows = numbers[starts[summed, None] + np.arange(_OPEN_ROW.size // 8)]
+        times[summed], opened[summed] = rows[:, :3], rows[:, 3:_OCCASIONS]
+        maps[summed] = rows[:, _OCCASIONS:].view(np.uint64)
+        with_closed = kinds == _SUMS_AND_CLOSED
+        at = starts[with_closed, None] + np.arange(_OPEN_ROW.size // 8, _CLOSED_ROW.size // 8)
+        closed[with_closed] = numbers[at]
+    return TraceTable.of(tuple(names), opened, closed, times, maps)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A state taken apart, to be changed."""
+
+    names: list[str]
+    places: dict[str, int]
+    """Row numbers by name, until rows go."""
+    kinds: bytearray
+    rows: list[bytes]
+    history: bytes
+
+    @classmethod
+    def of(cls, data: bytes | None) -> _Draft:
+        if data is None:
+            return cls([], {}, bytearray(), [], b"")
+        n, name_bytes, remembered = _header(data)
+        at = _HEADER.size
+        names = _names(data[at : at + name_bytes], n)
+        at += name_bytes
+        kinds = bytearray(data[at : at + n])
+        ends = list(accumulate((_ROW_BYTES[kind] for kind in kinds), initial=at + n))
+        rows = [data[a:b] for a, b in pairwise(ends)]
+        history = data[ends[-1] :]
+        if len(history) != remembered * _ENTRY.size:
+            raise ValueError(f"{len(data)} bytes are another state than their header says")
+        places = {name: i for i, name in enumerate(names)}
+        return cls(names, places, kinds, rows, history)
+
+    def encode(self) -> bytes:
+        names = "\0".join(self.names).encode()
+        header = _HEADER.pack(VERSION, len(self.rows), len(names), len(self.history) // _ENTRY.size)
+        return b"".join([header, names, self.kinds, *self.rows, self.history])
+
+    def add(self, name: str, events: list[tuple[float, float]]) -> None:
+        """Count events, each (time, weight), for a row."""
+        for _, weight in events:
+            if not 0.0 < weight < float("inf"):
+                raise ValueError(f"weight {weight} of {name!r} is not a finite number above 0")
+        i = self.places.get(name)
+        if i is None:
+            i = self.places[name] = len(self.names)
+            self.names.append(name)
+            self.kinds.append(1)
+            self.rows.append(b"")
+        kind, row = self.kinds[i], self.rows[i]
+        if kind in (_SUMS, _SUMS_AND_CLOSED):
+            merged = merge_rows(_summed_row(kind, row), _row_of(events))
+        else:
+            known = [*_EVENT.iter_unpack(row), *events]
+            if len(known) <= MAX_LISTED:
+                known.sort()
+                self.kinds[i] = len(known)
+                self.rows[i] = _LISTED[len(known)].pack(*chain.from_iterable(known))
+                return
+            merged = _row_of(known)
+        self.kinds[i], self.rows[i] = _packed(merged)
+
+    def remember(self, new: list[Interaction], logged: Logged) -> None:
+        """Take engagements with items into the history."""
+        known = self.history
+        if len(new) == 1:
+            (one,) = new
+            if not known or one.time_us > _ENTRY.unpack_from(known, len(known) - _ENTRY.size)[0]:
+                self.history = (known + _entry(one))[-HISTORY_LENGTH * _ENTRY.size :]
+                return
+        new = sorted(new, key=_order)[-HISTORY_LENGTH:]
+        held = list(_ENTRY.iter_unpack(known))
+        times = {one.time_us for one in new}
+        if times.isdisjoint(time for time, _, _ in held):
+            merged = sorted([*held, *(_as_entry(one) for one in new)], key=lambda entry: entry[0])
+        else:
+            # Events of one moment are in the order of their ids, which the history does not hold.
+            every = {one.event_id: one for one in (*logged(), *new)}
+            merged = [_as_entry(one) for one in sorted(every.values(), key=_order)]
+        self.history = b"".join(_ENTRY.pack(*entry) for entry in merged[-HISTORY_LENGTH:])
+
+    def over(self, bounds: Bounds) -> bool:
+        """Whether more is kept than may be."""
+        return len(self.names) - 1 > bounds.max_interests or self._bytes() > bounds.max_bytes
+
+    def shed(self, bounds: Bounds) -> None:
+        """Let the weakest interests go, as many as it takes."""
+        table = decode(self.encode()).traces
+        strength = interest_vectors(table, table.span[1]).long_term
+        order = (1 + np.argsort(strength, kind="stable")).tolist()
+        surplus = max(0, len(self.names) - 1 - bounds.max_interests)
+        excess = self._bytes() - bounds.max_bytes
+        gone: set[int] = set()
+        for i in order[:-1]:
+            if len(gone) >= surplus and excess <= 0:
+                break
+            gone.add(i)
+            excess -= len(self.rows[i]) + 1 + 2 * (len(self.names[i].encode()) + 1)
+        keep = [i for i in range(len(self.names)) if i not in gone]
+        self.names = [self.names[i] for i in keep]
+        self.kinds = bytearray(self.kinds[i] for i in keep)
+        self.rows = [self.rows[i] for i in keep]
+
+    def _bytes(self) -> int:
+        # What is told of a user names the interests once more.
+        names = len("\0".join(self.names).encode()) + 1
+        rows = sum(map(len, self.rows)) + 2 * len(self.rows)
+        return _HEADER.size + 2 * names + rows + len(self.history) + ALARM_BYTES
+
+
+def _row_of(events: Sequence[tuple[float, float]]) -> Row:
+    if len(events) == 1:
+        return event_row(*events[0])
+    ordered = np.array(sorted(events))
+    opened, closed, times, maps = trace_rows([len(events)], ordered[:, 0], ordered[:, 1])
+    count, first, last = times[0].tolist()
+    return Row(opened[0], closed[0], count, first, last, tuple(maps[0].tolist()))
+
+
+def _summed_row(kind: int, data: bytes) -> Row:
+    sums = np.frombuffer(data, "<f8")
+    count, first, last = sums[:3].tolist()
+    occasions = tuple(sums[_OCCASIONS : _OCCASIONS + 4].view(np.uint64).tolist())
+    closed = sums[-BANK_SIZE:] if kind == _SUMS_AND_CLOSED else np.zeros(BANK_SIZE)
+    return Row(sums[3:_OCCASIONS], closed, count, first, last, occasions)
+
+
+def _packed(row: Row) -> tuple[int, bytes]:
+    numbers = (row.events, row.first, row.last, *row.open.tolist(), *row.occasions)
+    closed = row.closed.tolist()
+    if any(closed):
+        return _SUMS_AND_CLOSED, _CLOSED_ROW.pack(*numbers, *closed)
+    return _SUMS, _OPEN_ROW.pack(*numbers)
+
+
+def _order(one: Interaction) -> tuple[int, str]:
+    return one.time_us, one.event_id
+
+
+def _as_entry(one: Interaction) -> tuple[int, int, int]:
+    return one.time_us, one.item_key, one.event_type
+
+
+def _entry(one: Interaction) -> bytes:
+    return _ENTRY.pack(*_as_entry(one))
