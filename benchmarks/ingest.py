@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import tempfile
 import time
@@ -98,25 +99,37 @@ def insert(rows: list[tuple[Any, ...]], state: Path) -> float:
     return time.perf_counter() - began
 
 
+def cpu_s() -> tuple[float, float]:
+    """CPU time of this process, which writes, and of its children, which read."""
+    return time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+
+
 def measure(log: Path, rounds: int) -> dict[str, Any]:
     """Events a second of both, in turns."""
-    loaded, inserted = [], []
+    loaded, inserted, spent = [], [], []
     rows: list[tuple[Any, ...]] = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             state, bare = Path(folder) / "state.db", Path(folder) / "bare.db"
+            before = cpu_s()
             loaded.append(load(log, state))
+            spent.append([now - then for now, then in zip(cpu_s(), before, strict=True)])
             rows = rows or rows_of(state)
             state_bytes = state.stat().st_size
             inserted.append(insert(rows, bare))
         print(f"  {len(rows) / loaded[-1]:,.0f} / {len(rows) / inserted[-1]:,.0f}", flush=True)
     took, limit = statistics.median(loaded), statistics.median(inserted)
+    writing, reading = (
+        1e6 * statistics.median(each) / len(rows) for each in zip(*spent, strict=True)
+    )
     return {
         "events": len(rows),
         "users": len({row[2] for row in rows}),
         "events_per_s": round(len(rows) / took),
         "limit_rows_per_s": round(len(rows) / limit),
         "ratio": round(limit / took, 3),
+        "writer_cpu_us_per_event": round(writing, 1),
+        "reader_cpu_us_per_event": round(reading, 1),
         "state_bytes_per_event": round(state_bytes / len(rows)),
     }
 

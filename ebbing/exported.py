@@ -72,8 +72,5 @@ def parts(folder: Path) -> list[Path]:
 
 def all_parts(folder: Path) -> list[tuple[int, Path]]:
     """Numbers and paths of all parts that are there, debris too, in the order of writing."""
-    found = []
-    for path in folder.glob("day=*/*.parquet"):
-        if match := _NUMBER.fullmatch(path.name):
-            found.append((int(match[1]), path))
-    return sorted(found)
+    found = ((_NUMBER.fullmatch(path.name), path) for path in folder.glob("day=*/*.parquet"))
+    return sorted((int(match[1]), path) for match, path in found if match)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import socket
 import time
@@ -66,7 +67,7 @@ from server.state.open import open_checked
 from server.state.records import Records
 from server.state.store import Store
 from server.state.user_state import Bounds
-from server.state.vault import PlainVault
+from server.state.vaults import vault_of
 from server.users import Users
 from server.watch import News, Watch, WatchConfig
 
@@ -300,7 +301,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
 
     Raises:
         StartError: a port is taken.
-        EbbingError: the state file cannot be used.
+        KeyFileError: a key file cannot be used.
+        EbbingError: the state cannot be used.
         ManifestError, InferenceError: the release cannot be served, or Triton does not answer.
     """
     async with AsyncExitStack() as stack:
@@ -310,20 +312,24 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
+        metrics = Metrics(registry)
         bounds = Bounds(settings.max_interests_per_user, settings.max_user_bytes)
-        records = Records(PlainVault(), bounds)
+        vault = vault_of(settings, os.urandom, time.monotonic)
+        stack.callback(vault.close)
+        records = Records(vault, bounds)
         store = open_checked(
             settings.state,
             records,
             settings.state_check,
             time.monotonic,
             settings.max_state_bytes,
+            metrics.unreplicated.inc,
         )
         stack.callback(store.close)
         writer = ThreadPoolExecutor(1, "state-writer")
         stack.callback(writer.shutdown)
         triton = await stack.enter_async_context(TritonClient(settings.triton))
-        parts = _assemble(settings, store, writer, triton, Metrics(registry))
+        parts = _assemble(settings, store, writer, triton, metrics)
         server = _grpc_server(settings, parts)
         healthy = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

@@ -68,6 +68,7 @@ def serve(
     from server.inference.errors import InferenceError
     from server.logs import configure_logs
     from server.settings import Settings
+    from server.state.keys import KeyFileError
     from server.workers import Serving, WorkerFailed, run_workers
 
     given: dict[str, Any] = {
@@ -108,7 +109,7 @@ def serve(
     except InferenceError as error:
         detail = f" ({error.detail})" if error.detail else ""
         raise CommandError(f"{error}{detail}") from error
-    except (ManifestError, StartError, WorkerFailed) as error:
+    except (KeyFileError, ManifestError, StartError, WorkerFailed) as error:
         raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(

@@ -36,7 +36,9 @@ events = typer.Typer(
 )
 State = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="State of the gateway.", show_default="ebbing.db"),
+    typer.Option(
+        metavar="FILE", help="State of the gateway, or its URL.", show_default="ebbing.db"
+    ),
 ]
 
 
@@ -75,23 +77,25 @@ def export_events(
     from server.events_export import Window, export
 
     window = Window(_moment_us("--since", since), _moment_us("--until", until))
-    reporter = Reporter()
+    settings = _settings(state)
+    if isinstance(settings.state, Path) and not settings.state.is_file():
+        raise CommandError(f"there is no {settings.state}: name the state with --state")
+    started: list[Export] = []
     try:
-        with opened(_settings(state)) as store, reporter.stage("export", 1, "events") as stage:
-            started: list[Export] = []
+        with opened(settings) as store, Reporter().stage("export", 1, "events") as stage:
 
             def tell(now: Export) -> None:
-                started.append(now) if not started else None
-                stage.total = max(1, now.read, store.size().events) - started[0].read
-                stage.advance(
-                    now.read - started[0].read - stage.done, written=now.events, parts=now.parts
-                )
+                if not started:
+                    started.append(now)
+                before = started[0].read
+                stage.total = max(store.size().events, now.read + 1) - before
+                stage.advance(now.read - before - stage.done)
 
             done = export(store, out, window, part_events, tell)
     except ExportError as error:
         raise CommandError(str(error)) from error
     except OSError as error:
-        raise CommandError(f"{out}: cannot be written: {error.strerror}") from error
+        raise CommandError(f"{out}: cannot be written: {error.strerror or error}") from error
     typer.echo(f"{out}: {done.events:,} events, {done.events - started[0].events:,} of them new")
 
 
@@ -315,16 +319,22 @@ def _settings(state: str | None) -> Settings:
 def opened(settings: Settings) -> Iterator[Store]:
     """The store of the settings, while the block lasts."""
     from server.errors import EbbingError
+    from server.state.keys import KeyFileError
     from server.state.open import open_store
     from server.state.records import Records
     from server.state.user_state import Bounds
     from server.state.vaults import vault_of
 
+    bounds = Bounds(settings.max_interests_per_user, settings.max_user_bytes)
     try:
-        with closing(vault_of(settings, os.urandom, time.monotonic)) as vault:
-            bounds = Bounds(settings.max_interests_per_user, settings.max_user_bytes)
-            store = open_store(settings.state, Records(vault, bounds), settings.max_state_bytes)
-            with closing(store):
-                yield store
+        with (
+            closing(vault_of(settings, os.urandom, time.monotonic)) as vault,
+            closing(
+                open_store(settings.state, Records(vault, bounds), settings.max_state_bytes)
+            ) as store,
+        ):
+            yield store
+    except KeyFileError as error:
+        raise CommandError(str(error)) from error
     except EbbingError as error:
         raise CommandError(f"{settings.state}: {error.message}") from error

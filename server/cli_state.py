@@ -322,7 +322,7 @@ class _Bars:
         if what != self._name:
             self._stack.close()
             self._name = what
-            self._stage = self._stack.enter_context(self._reporter.stage(what, 1, what))
+            self._stage = self._stack.enter_context(self._reporter.stage(what, total, what))
         self._stage.total = total
         self._stage.advance(done - self._stage.done)
 

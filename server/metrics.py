@@ -37,6 +37,11 @@ class Metrics:
             ("event_type", "outcome"),
             registry=registry,
         )
+        self.unreplicated = Counter(
+            "ebbing_state_unreplicated_total",
+            "Events acknowledged before a replica had them; lost if their server is lost now",
+            registry=registry,
+        )
         self.unknown_items = Counter(
             "ebbing_unknown_item_events_total",
             "Accepted events whose item the catalogue does not hold",

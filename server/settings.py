@@ -5,6 +5,8 @@ Each can be given as ``EBBING_<NAME>`` in the environment; flags of ``ebbing ser
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -17,17 +19,28 @@ from server.limits import Limits
 from server.retention import RetentionPeriods
 from server.state.open import StateCheck, location
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "environment_with"]
 
 CONTRACT = Limits()
 SHORTEST_PERIOD_S = 30 * 86400.0
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
+PREFIX = "EBBING_"
+
+
+def environment_with(given: Mapping[str, object]) -> dict[str, str]:
+    """The environment for another process that shall have these settings, by name, and ours."""
+    return {
+        **os.environ,
+        **{f"{PREFIX}{name.upper()}": str(value) for name, value in given.items()},
+    }
+
+
 class Settings(BaseSettings):
     """Everything that can be set about a gateway."""
 
-    model_config = SettingsConfigDict(env_prefix="EBBING_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     state: Path | str = Path("ebbing.db")
     """SQLite file that holds events and state, made if missing; or the URL of a Redis."""

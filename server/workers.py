@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from server.settings import Settings
+from server.settings import Settings, environment_with
 
 __all__ = ["Serving", "WorkerFailed", "run_workers"]
 
@@ -114,7 +114,7 @@ def _environment(
         "shared_port": True,
         "watch": settings.watch and number == 0,
     }
-    return {**os.environ, **{f"EBBING_{name.upper()}": str(value) for name, value in own.items()}}
+    return environment_with(own)
 
 
 def _reserved(host: str, port: int) -> socket.socket:

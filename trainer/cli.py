@@ -12,7 +12,12 @@ import typer
 
 from ebbing.cli import CommandError
 
-Folder = Annotated[Path, typer.Option(help="Folder of the log (events.csv[.gz], items.csv[.gz]).")]
+Folder = Annotated[
+    Path,
+    typer.Option(
+        help="Folder of the log: events.csv[.gz] and items.csv[.gz], or an export of the gateway's."
+    ),
+]
 
 
 def simulate(

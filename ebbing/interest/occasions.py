@@ -11,10 +11,21 @@ same with a time repeated.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["LEVELS", "OCCASION_SLOTS_S", "SLOTS", "Ladder", "merge", "occasion_maps", "single"]
+__all__ = [
+    "LEVELS",
+    "OCCASION_SLOTS_S",
+    "SLOTS",
+    "Ladder",
+    "ladder",
+    "merge",
+    "occasion_maps",
+    "single",
+]
 
 SLOTS = 64
 """Slots of a level, one bit each."""
@@ -48,6 +59,23 @@ def merge(a: Ladder, a_last: float, b: Ladder, b_last: float) -> Ladder:
         newer >>= _NESTED_BITS
         older >>= _NESTED_BITS
     return tuple(merged)
+
+
+def ladder(times: Iterable[float]) -> Ladder:
+    """The ladder of events at these times, seconds since the epoch; at least one, in any order."""
+    slots = {int(time // OCCASION_SLOTS_S[0]) for time in times}
+    newest = max(slots)
+    maps = []
+    for _ in range(LEVELS):
+        bits = 0
+        for slot in slots:
+            age = newest - slot
+            if age < SLOTS:
+                bits |= 1 << age
+        maps.append(bits)
+        slots = {slot >> _NESTED_BITS for slot in slots}
+        newest >>= _NESTED_BITS
+    return tuple(maps)
 
 
 def occasion_maps(segments: ArrayLike, n_segments: int, times: ArrayLike) -> NDArray[np.uint64]:

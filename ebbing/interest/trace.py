@@ -16,15 +16,16 @@ ladder of its occasions (``ebbing.interest.occasions``): all of them functions o
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ebbing.interest.occasions import LEVELS, Ladder, merge, occasion_maps, single
+from ebbing.interest.occasions import LEVELS, Ladder, ladder, merge, occasion_maps, single
 
 __all__ = [
     "BANK_SIZE",
@@ -35,6 +36,7 @@ __all__ = [
     "TraceTable",
     "bank_sums",
     "event_row",
+    "events_row",
     "merge_rows",
     "parent_of",
     "period_start",
@@ -103,6 +105,19 @@ class Row(NamedTuple):
 def event_row(time: float, weight: float) -> Row:
     """The trace of a single event; every trace is a merge of such rows."""
     return Row(_ONES * weight, np.zeros(BANK_SIZE), 1.0, time, time, single())
+
+
+def events_row(times: Sequence[float], weights: Sequence[float]) -> Row:
+    """The trace of one set of events, in ascending order of time; at least one."""
+    first, last = times[0], times[-1]
+    start = period_start(last)
+    before = bisect_left(times, start)
+    moments = np.array(times)
+    moments[:before] -= start
+    moments[before:] -= last
+    decayed = np.array(weights)[:, None] * _decay(-moments)
+    opened, closed = decayed[before:].sum(axis=0), decayed[:before].sum(axis=0)
+    return Row(opened, closed, float(len(times)), first, last, ladder(times))
 
 
 def merge_rows(a: Row, b: Row) -> Row:

@@ -256,13 +256,14 @@ class Migration:
 
     def _copy_transitions(self, now_us: int) -> None:
         source, target = self._source.alarms, self._target.alarms
+        newest = source.span().newest  # later ones are for the next time
         copied, after = 0, target.span().newest
-        while page := self._read(source.transitions, after, ROWS_AT_ONCE):
+        while after < newest and (page := self._read(source.transitions, after, ROWS_AT_ONCE)):
             after = page[-1][0]
             target.write_transitions(page, after, now_us)
             copied += len(page)
             self._told("transitions", copied, copied)
-        target.write_transitions([], source.span().newest, now_us)
+        target.write_transitions([], newest, now_us)
 
     def _pages(
         self, read: Callable[[str, int], tuple[list[T], str]], limit: int

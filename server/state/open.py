@@ -42,13 +42,19 @@ def location(where: Path | str) -> Path | str:
     )
 
 
-def open_store(where: Path | str, records: Records, max_bytes: int = 0) -> Store:
+def open_store(
+    where: Path | str,
+    records: Records,
+    max_bytes: int = 0,
+    unreplicated: Callable[[int], None] = lambda events: None,
+) -> Store:
     """Open or make a store.
 
     Args:
         where: as ``location`` gives it.
         records: encodes what is stored of users.
         max_bytes: largest size of a file; 0 is no limit.
+        unreplicated: is told of events that no replica of a Cluster confirmed in time.
 
     Raises:
         StoreUnavailable, StorageFull: it cannot be used; the message says why.
@@ -59,7 +65,7 @@ def open_store(where: Path | str, records: Records, max_bytes: int = 0) -> Store
         return SqliteStore(where, records, max_bytes)
     from server.state.redis import RedisStore  # noqa: PLC0415
 
-    return RedisStore(where, records)
+    return RedisStore(where, records, unreplicated=unreplicated)
 
 
 def open_checked(
@@ -68,6 +74,7 @@ def open_checked(
     how: StateCheck,
     monotonic: Callable[[], float],
     max_bytes: int = 0,
+    unreplicated: Callable[[int], None] = lambda events: None,
 ) -> Store:
     """Open a store to serve from it: a file that turns out to be damaged is not.
 
@@ -78,11 +85,12 @@ def open_checked(
             nothing is missing.
         monotonic: seconds since any moment.
         max_bytes: largest size of a file; 0 is no limit.
+        unreplicated: is told of events that no replica of a Cluster confirmed in time.
 
     Raises:
         StoreUnavailable, StorageFull: it cannot be used; the message says why.
     """
-    store = open_store(where, records, max_bytes)
+    store = open_store(where, records, max_bytes, unreplicated)
     try:
         if how != "off":
             _require_whole(store, QUICK_CHECK_S if how == "quick" else None, monotonic)

@@ -226,8 +226,23 @@ class RedisStore(RedisForgetting):
 
     def log(self, after: str, limit: int) -> tuple[list[Interaction], str]:
         """A page of all events, as each partition wrote them, and where it ended in each."""
+        reached = after.split(",") if after else [""] * len(self._keys.partitions)
+        events: list[Interaction] = []
+        while rows := self._logged_after(reached, limit - len(events)):
+            values = self._link.read([self._event(*row) for row in rows])
+            for row, value in zip(rows, values, strict=True):
+                if value is None:
+                    continue  # deleted a moment ago
+                try:
+                    events.append(self._interaction(*row, value))
+                except UserErased:
+                    if self._link.read([self._event(*row)]) != [None]:
+                        raise
+        return events, ",".join(reached) if any(reached) else ""
+
+    def _logged_after(self, reached: list[str], limit: int) -> list[tuple[str, bytes]]:
+        """The next events in the log, by owner and id; ``reached`` is moved on behind them."""
         places = self._keys.partitions
-        reached = after.split(",") if after else [""] * len(places)
         rows: list[tuple[str, bytes]] = []
         left = list(range(len(places)))
         while left and len(rows) < limit:
@@ -238,14 +253,7 @@ class RedisStore(RedisForgetting):
                     rows.append((owner.decode(), event_id))
                     reached[n] = entry_id.decode()
             left = [n for n, page in zip(left, pages, strict=True) if len(page) == share]
-        values = self._link.read([self._event(*row) for row in rows])
-        found = zip(rows, values, strict=True)
-        events = []
-        for row, value in found:
-            if value is not None:
-                with suppress(UserErased):  # deleted a moment ago
-                    events.append(self._interaction(*row, value))
-        return events, ",".join(reached) if rows else after
+        return rows
 
     def logged_users(self, after: str, limit: int) -> tuple[list[str], str]:
         """A page of the ids of all users with events in the log, and where it ended."""

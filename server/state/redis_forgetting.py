@@ -49,7 +49,7 @@ class RedisForgetting(RedisCatalogue):
         first_us, last_us = self._span(owner)
         words = (tombstone, earlier, receipt_id, now_us, first_us, last_us)
         value = self._erase(ERASE, owner, words)
-        if elsewhere and there != place:
+        if elsewhere and there != place and value != elsewhere:
             self._link.write(
                 [
                     Command(there.slot, ("HDEL", there("deleted"), tombstone)),
@@ -99,15 +99,22 @@ class RedisForgetting(RedisCatalogue):
 
     def write_deletions(self, tombstones: Sequence[Tombstone]) -> None:
         """Create or replace what is remembered of deletions; nothing of their users is deleted."""
+        names = [one.digest.hex() for one in tombstones]
+        places = self._keys.partitions
+        known = self._link.read(
+            [Command(at.slot, ("HEXISTS", at("deleted"), name)) for name in names for at in places]
+        )
         commands = []
-        for one in tombstones:
-            name, moment = one.digest.hex(), one.deletion.time_us
-            # Whose they are is not known, nor so where the user was.
-            place = self._keys.of(name)
-            numbers = (one.until_us, moment, *one.deletion[2:])
-            value = " ".join([*map(str, numbers), one.deletion.receipt_id])
-            commands.append(Command(place.slot, ("HSET", place("deleted"), name, value)))
-            commands.append(Command(place.slot, ("ZADD", place("deletions"), moment, name)))
+        for n, (one, name) in enumerate(zip(tombstones, names, strict=True)):
+            moment = one.deletion.time_us
+            value = " ".join(map(str, (one.until_us, moment, *one.deletion[2:])))
+            here = known[n * len(places) : (n + 1) * len(places)]
+            # Whose a new one is, is not known, nor so where that user was.
+            held = [at for at, there in zip(places, here, strict=True) if there]
+            for place in held or [self._keys.of(name)]:
+                words = (place("deleted"), name, f"{value} {one.deletion.receipt_id}")
+                commands.append(Command(place.slot, ("HSET", *words)))
+                commands.append(Command(place.slot, ("ZADD", place("deletions"), moment, name)))
         self._link.write(commands)
 
     def _erase(self, script: Script, owner: str, words: Sequence[Word]) -> bytes:

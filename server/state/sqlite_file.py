@@ -1,30 +1,38 @@
 """One SQLite file with a write-ahead log: connections, transactions, and its errors translated.
 
 Writes come from one thread, reads from another, each on its own connection. Every commit is
-synced to disk.
+synced to disk. Every page ends with a checksum, which is looked at whenever the page is read
+(SQLite's own extension, sqlite.org/cksumvfs.html): a bit that flips on disk is never served.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import apsw
+import apsw.sqlite_extra
 
 from server.errors import EbbingError, StorageFull, StoreUnavailable
 from server.state.sqlite_wal import read_wal
 
-__all__ = ["SqliteFile"]
+__all__ = ["SqliteFile", "opened"]
 
 SCHEMA_VERSION = 3
 APPLICATION_ID = 0x45626231
 BUSY_TIMEOUT_MS = 5000
+DAMAGED = "the state file is damaged, or is none: restore it from a backup"
 STEPS_BETWEEN_LOOKS = 10_000
 """Of SQLite's machine, between two looks whether a check is to be given up."""
 COPIED_AT_ONCE = 256
 """Pages."""
+CHECKSUM_BYTES = 8
+"""At the end of each page."""
+CHECKING = "cksmvfs"
+"""SQLite's name for the way to files that keeps checksums."""
 UNUSED_PAGE_AT = 2**30
 """Where the page lies that SQLite keeps its locks in, bytes; it is never written."""
 
@@ -119,7 +127,7 @@ class SqliteFile:
         with self._translated(), closing(self._connect()) as source:
             source.execute("BEGIN")
             source.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # holds this moment
-            with closing(apsw.Connection(str(path))) as copy:
+            with closing(opened(path)) as copy:
                 with copy.backup("main", source, "main") as copying:
                     while not copying.done:
                         copying.step(COPIED_AT_ONCE)
@@ -133,7 +141,7 @@ class SqliteFile:
         self.write.close()
 
     def _connect(self) -> apsw.Connection:
-        db = apsw.Connection(str(self._path))
+        db = opened(self._path)
         try:
             # What turns out to be damaged stays as it is.
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -176,6 +184,11 @@ class SqliteFile:
                 db.execute(schema)
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif _tables(db) != _tables_of(schema):
+                raise StoreUnavailable(
+                    "the state file is damaged, as its tables are not those it was made with:"
+                    " restore a backup with 'ebbing state restore'"
+                )
 
     def _require_whole(self, page_bytes: int) -> None:
         """Raise if the log or the end of the file are missing, within a transaction."""
@@ -215,14 +228,44 @@ class SqliteFile:
                 "the state file is locked by another process: stop it, or wait for it to finish"
             ) from error
         except (apsw.NotADBError, apsw.CorruptError) as error:
-            raise StoreUnavailable(
-                "the state file is damaged, or is none: restore it from a backup"
-            ) from error
+            raise StoreUnavailable(DAMAGED) from error
         except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
             raise StoreUnavailable(
                 "the state file cannot be opened for writing: check its folder and permissions"
             ) from error
         except apsw.IOError as error:
+            if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_DATA:
+                raise StoreUnavailable(DAMAGED) from error
             raise StoreUnavailable(
                 "the state file cannot be read or written: check the disk"
             ) from error
+
+
+def opened(path: Path) -> apsw.Connection:
+    """A connection that keeps checksums, whether the file is there or made now."""
+    _load_checking()
+    db = apsw.Connection(str(path), vfs=CHECKING)
+    db.reserve_bytes("main", CHECKSUM_BYTES)
+    return db
+
+
+@cache
+def _load_checking() -> None:
+    """Make SQLite keep checksums where it is asked to, and nowhere else."""
+    usual = apsw.vfs_names()[0]
+    with closing(apsw.Connection(":memory:")) as db:
+        apsw.sqlite_extra.load(db, CHECKING.replace("cksm", "cksum"))
+    apsw.set_default_vfs(usual)
+
+
+def _tables(db: apsw.Connection) -> list[tuple[Any, ...]]:
+    """Tables and indexes, as the file says them."""
+    return db.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
+    ).fetchall()
+
+
+def _tables_of(schema: str) -> list[tuple[Any, ...]]:
+    with closing(apsw.Connection(":memory:")) as db:
+        db.execute(schema)
+        return _tables(db)

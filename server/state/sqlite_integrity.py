@@ -20,6 +20,7 @@ from server.state.sqlite_file import SqliteFile
 __all__ = ["Checked", "Told", "check"]
 
 ROWS_AT_ONCE = 1000
+PAGES = "pages, tables and indexes"
 PAGES_SHARE = 0.6
 """Of the time there is, for what SQLite checks itself."""
 NAMED = 20
@@ -135,6 +136,7 @@ def check(
         return lambda: budget_s is not None and monotonic() - began > share * budget_s
 
     found = Checked()
+    told(PAGES, 0, 1)
     try:
         for problem in file.problems(over(PAGES_SHARE)):
             found.problems.append(problem)
@@ -142,6 +144,7 @@ def check(
                 break
     except TimeoutError:
         found.complete = False
+    told(PAGES, 1, 1)
     if not found.problems:  # else its tables cannot be relied on
         for values in TABLES:
             _check_values(file, records, values, found, told, over(1.0))

@@ -2,8 +2,9 @@
 
 SQLite takes the log up to the first frame that is not whole, as the tail of a log is torn where a
 write was cut short. So one flipped bit in the middle would undo all that was acknowledged after it.
-What tells the two apart is what follows: nothing, or commits. (Format: sqlite.org/fileformat2.html,
-section 4, "The Write-Ahead Log".)
+Each commit is synced before the next one is written. So a power cut tears, or leaves holes in, the
+last commit alone, and where something follows a commit from there on, it is damage. (Format:
+sqlite.org/fileformat2.html, section 4, "The Write-Ahead Log".)
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias
 
@@ -39,7 +41,7 @@ class Wal(NamedTuple):
     pages: frozenset[int]
     """Numbers of the pages in them."""
     damaged: bool
-    """Whether commits follow what is not whole."""
+    """Whether a commit that is not the last is not whole."""
 
 
 class _Frames(NamedTuple):
@@ -93,31 +95,51 @@ def _read(file: BinaryIO, page_bytes: int) -> Wal:
         own != header[6:]
     ).any():
         # SQLite takes this for no log, whatever is in it.
-        commits = any(frames.commits.any() for frames in _frames(file, page_bytes, order))
-        return Wal(0, frozenset(), commits)
+        commits = sum(int((f.commits > 0).sum()) for f in _frames(file, page_bytes, order))
+        return Wal(0, frozenset(), commits > 1)
     return _whole(_frames(file, page_bytes, order), header[4:6], header[6:], page_bytes)
 
 
 def _whole(frames: Iterator[_Frames], salts: Words, before: Words, page_bytes: int) -> Wal:
-    count, pages, torn = 0, set[int](), False
+    count, pages = 0, set[int]()
+    left: Iterator[_Marks] = iter(())
     for some in frames:
-        ours = (some.salts == salts).all(axis=1) & (some.pages > 0)
-        commits = ours & (some.commits > 0)
-        if torn:
-            after = 0
-        else:
-            preceding = np.concatenate((before[None], some.sums[:-1]))
-            sums = _carried(preceding, SUMMED_BYTES + page_bytes) + some.own_sums
-            fits = ours & (sums == some.sums).all(axis=1)
-            torn = not fits.all()
-            good = int(np.argmin(fits)) if torn else len(fits)
-            count += good
-            pages.update(some.pages[:good].tolist())
-            before = some.sums[-1]
-            after = good + 1
-        if commits[after:].any():
-            return Wal(_end(count, page_bytes), frozenset(pages), damaged=True)
-    return Wal(_end(count, page_bytes), frozenset(pages), damaged=False)
+        marks = _Marks.of(some, salts)
+        preceding = np.concatenate((before[None], some.sums[:-1]))
+        sums = _carried(preceding, SUMMED_BYTES + page_bytes) + some.own_sums
+        fits = marks.ours & (sums == some.sums).all(axis=1)
+        good = len(fits) if fits.all() else int(np.argmin(fits))
+        count += good
+        pages.update(some.pages[:good].tolist())
+        before = some.sums[-1]
+        if good < len(fits):
+            rest = _Marks(marks.ours[good:], marks.commits[good:])
+            left = chain([rest], (_Marks.of(some, salts) for some in frames))
+            break
+    return Wal(_end(count, page_bytes), frozenset(pages), _goes_on(left))
+
+
+class _Marks(NamedTuple):
+    """What the headers of frames say."""
+
+    ours: NDArray[np.bool_]
+    """Which are of this log, and not of before it was begun anew, (n,)."""
+    commits: NDArray[np.bool_]
+    """Which of them end a commit, (n,)."""
+
+    @classmethod
+    def of(cls, frames: _Frames, salts: Words) -> _Marks:
+        ours = (frames.salts == salts).all(axis=1) & (frames.pages > 0)
+        return cls(ours, ours & (frames.commits > 0))
+
+
+def _goes_on(left: Iterator[_Marks]) -> bool:
+    """Whether anything follows the first commit, from the first frame on that is not whole."""
+    for some in left:
+        if some.commits.any():
+            first = int(np.argmax(some.commits))
+            return bool(some.ours[first + 1 :].any()) or any(more.ours.any() for more in left)
+    return False
 
 
 def _end(frames: int, page_bytes: int) -> int:

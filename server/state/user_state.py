@@ -23,6 +23,7 @@ from ebbing.interest.trace import (
     Row,
     TraceTable,
     event_row,
+    events_row,
     merge_rows,
     trace_rows,
 )
@@ -297,10 +298,8 @@ class _Draft:
 def _row_of(events: Sequence[tuple[float, float]]) -> Row:
     if len(events) == 1:
         return event_row(*events[0])
-    ordered = np.array(sorted(events))
-    opened, closed, times, maps = trace_rows([len(events)], ordered[:, 0], ordered[:, 1])
-    count, first, last = times[0].tolist()
-    return Row(opened[0], closed[0], count, first, last, tuple(maps[0].tolist()))
+    times, weights = zip(*sorted(events), strict=True)
+    return events_row(times, weights)
 
 
 def _summed_row(kind: int, data: bytes) -> Row:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import apsw
 import grpc
 import pytest
 
@@ -21,6 +20,7 @@ from ebbing.client import AsyncClient, EbbingError
 from server.errors import StoreUnavailable
 from server.state.alarms import Settlement, Transition
 from server.state.open import StateCheck, open_checked
+from server.state.sqlite_file import opened
 from server.state.store import Interaction, InterestRecord, RelationRecord, Store, WriteOutcome
 from tests.harness.faults import RETURNING, Journal, Profile, miscounted, open_store
 from tests.harness.gateway import StartGateway
@@ -322,7 +322,7 @@ async def test_a_gateway_serves_no_damage(start_gateway: StartGateway, tmp_path:
         client.write_events([journal.next_event("writer") for _ in range(1000)])
     assert gateway.terminate() == 0
     user = journal.sent["writer-000000"].user_id
-    db = apsw.Connection(str(state))
+    db = opened(state)
     ((stored,),) = db.execute("SELECT state FROM users WHERE owner = ?", (user,))
     db.close()
     data = state.read_bytes()

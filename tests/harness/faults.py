@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import apsw
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -28,6 +27,7 @@ from ebbing.v1.interest_service_pb2 import WatchForgettingRequest
 from ebbing.v1.user_event_pb2 import UserEvent
 from server.rpc.watching import CURSOR_METADATA
 from server.state.open import open_checked
+from server.state.sqlite_file import opened
 from server.state.store import Store
 from tests.harness.gateway import GatewayProcess
 from tests.harness.release import LOG
@@ -289,7 +289,7 @@ async def audit(gateway: GatewayProcess, state: Path, journal: Journal) -> Findi
 
 def require_sound(state: Path) -> None:
     """Fail if a state file is damaged."""
-    db = apsw.Connection(str(state))
+    db = opened(state)
     assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     db.close()
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-import apsw
 import numpy as np
 import pytest
 
@@ -19,6 +18,7 @@ from ebbing.interest.profile import interest_vectors
 from ebbing.interest.trace import TraceTable
 from ebbing.v1 import user_event_service_pb2
 from ebbing.v1.user_event_pb2 import UserEvent
+from server.state.sqlite_file import opened
 from tests.harness.gateway import StartGateway, catalogue, events
 from tests.harness.release import LOG, TinyRelease
 from trainer.data.simulate import PROTAGONIST
@@ -125,7 +125,7 @@ async def test_what_was_acknowledged_survives_a_kill(
                 assert shown.event_count == traces.count[i]
                 assert shown.strength == pytest.approx(strength[i], rel=1e-9)
     assert gateway.terminate() == 0
-    db = apsw.Connection(str(tmp_path / "state.db"))
+    db = opened(tmp_path / "state.db")
     assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert db.execute("SELECT count(*) FROM events").fetchall() == [(len(journal.sent),)]
     db.close()

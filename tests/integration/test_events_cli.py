@@ -187,7 +187,10 @@ def test_windows_and_folders_are_minded(whole: Path, tmp_path: Path) -> None:
     since = ("--since", "2023-11-16", "--until", "2023-11-17T00:00:00Z")
     run("export", "--state", whole, "--out", out, *since)
     assert [path.parent.name for path in parts(out)] == ["day=2023-11-16"]
-    assert "another" in refused("export", "--state", tmp_path / "new.db", "--out", out, *since)
+    other = tmp_path / "other.db"
+    assert "there is no" in refused("export", "--state", other, "--out", out, *since)
+    SqliteStore(other, records()).close()
+    assert "another state" in refused("export", "--state", other, "--out", out, *since)
     assert "--since" in refused("export", "--state", whole, "--out", out)
     assert "is no time" in refused("export", "--state", whole, "--out", out, "--since", "noon")
     (out / PROGRESS_FILE).write_text("{")

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import apsw
 import grpc
 import pytest
 
 from ebbing.client import EbbingError, user_event
+from server.state.sqlite_file import opened
 from tests.harness.gateway import ROOT, GatewayProcess, StartGateway, ebbing_command, environment
 from tests.harness.release import LOG, TinyRelease
 from tests.harness.triton import RunningTriton, free_ports
@@ -108,7 +108,7 @@ def test_the_state_file_is_none(settings: dict[str, Any]) -> None:
 
 
 def test_the_state_file_is_another_programs(settings: dict[str, Any]) -> None:
-    db = apsw.Connection(str(settings["state"]))
+    db = opened(Path(settings["state"]))
     db.execute("CREATE TABLE notes (text)")
     db.close()
     assert "not a state file of Ebbing" in complaint("serve", **settings)

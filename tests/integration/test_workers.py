@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import time
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
 import pytest
 
 from ebbing.client import user_event
+from ebbing.interest.profile import interest_vectors
+from ebbing.interest.trace import TraceTable
 from ebbing.v1 import interest_service_pb2, interest_service_pb2_grpc, user_event_service_pb2
 from ebbing.v1.user_event_pb2 import UserEvent
 from ebbing.v1.user_event_service_pb2_grpc import UserEventServiceStub
@@ -62,12 +65,15 @@ def workers_of(pid: int) -> list[int]:
 async def write(channel: grpc.aio.Channel, one: UserEvent) -> int:
     """Write an event until it is acknowledged; the outcome."""
     request = user_event_service_pb2.WriteUserEventRequest(event=one)
+    stub = UserEventServiceStub(channel)
     while True:
-        with suppress(grpc.aio.AioRpcError):
-            stub = UserEventServiceStub(channel)
+        try:
             answer = await stub.WriteUserEvent(request, wait_for_ready=True, timeout=60)
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE, error
+            await asyncio.sleep(0.05)
+        else:
             return int(answer.ack.outcome)
-        await asyncio.sleep(0.05)
 
 
 def written_by(address: str) -> float:
@@ -97,7 +103,7 @@ async def test_workers_share_a_port_and_lose_no_update(
         outcomes = await asyncio.gather(
             *(
                 write(open_channels[(n + twice * 5) % CHANNELS], event(n))
-                for n in range(count)
+                for n in random.Random(1).sample(range(count), count)
                 for twice in (0, 1)
             )
         )
@@ -122,6 +128,17 @@ async def test_workers_share_a_port_and_lose_no_update(
             request = interest_service_pb2.GetInterestProfileRequest(user_id=f"user-{user}")
             profile = await stub.GetInterestProfile(request, wait_for_ready=True, timeout=60)
             assert profile.event_count == 2 * count / USERS
+            # The state is that of the sorted set, whoever wrote what, when and how often.
+            traces = TraceTable.from_events(
+                (one.event_time.ToMicroseconds() / 1e6, 1.0, [(one.interests[0].interest, 1.0)])
+                for one in map(event, range(user, 2 * count, USERS))
+            )
+            at_s = profile.at.ToMicroseconds() / 1e6
+            strength = interest_vectors(traces, at_s).blended
+            for shown in profile.interests:
+                i = traces.names.index(shown.interest)
+                assert shown.event_count == traces.count[i]
+                assert shown.strength == pytest.approx(strength[i], rel=1e-9)
         while len(workers_of(gateway.process.pid)) < WORKERS:
             await asyncio.sleep(0.05)
     assert gateway.terminate() == 0
@@ -143,7 +160,10 @@ async def test_every_worker_streams_every_transition_once(start_gateway: StartGa
             one = event(n)
             one.event_time.FromMilliseconds(round((start_s + n / 2) * 1e3))
             await write(open_channels[n % CHANNELS], one)
-        await write(open_channels[0], user_event("last", "click", start_s, interests={"a": 1.0}))
+        await write(
+            open_channels[0],
+            user_event("last", "click", start_s, event_id="last", interests={"a": 1.0}),
+        )
 
         async def told(call: WatchCall) -> list[bytes]:
             found = []

@@ -29,7 +29,9 @@ SOURCES_OF_CHANCE_AND_TIME = {
     "ebbing/demo/": "the demo is an outermost layer: a story that begins now",
     "server/app.py": "the composition root hands the clock down",
     "server/cli.py": "a command is an outermost layer",
+    "server/cli_events.py": "a command is an outermost layer: it says what time it is",
     "server/cli_keys.py": "a command is an outermost layer: it makes keys",
+    "server/cli_state.py": "a command is an outermost layer: it dates backups",
     "server/doctor.py": "a command is an outermost layer: it checks the clock itself",
     "trainer/cli.py": "a command is an outermost layer: it dates what is published",
 }

@@ -11,8 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 IN_TRITON = "server.inference.pytorch_backend.model"
-TERMINAL = ("ebbing.demo", "ebbing.explain", "ebbing.terminal")
+TERMINAL = ("ebbing.demo", "ebbing.explain", "ebbing.progress", "ebbing.terminal")
 """What is for a person at a terminal, and needs the extras for one."""
+
+IN_BULK = ("server.events_", "server.catalogue_import")
+"""What loads and exports logs, for which Parquet is read and written; a gateway does without."""
 
 SCRIPT = """
 import importlib, sys
@@ -50,9 +53,11 @@ def run(missing: str, names: list[str], heavy: str = "") -> None:
 
 
 def test_the_gateway_imports_without_torch_and_trainer() -> None:
-    names = modules("server", IN_TRITON)
+    never = "torch trainer matplotlib pytriton"
+    names = modules("server", IN_TRITON, *IN_BULK)
     assert names
-    run("torch trainer polars matplotlib pytriton", names)
+    run(f"{never} polars", names)
+    run(never, modules("server", IN_TRITON))
 
 
 def test_the_client_wheel_imports_with_its_own_dependencies() -> None:

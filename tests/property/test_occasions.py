@@ -15,6 +15,7 @@ from ebbing.interest.occasions import (
     OCCASION_SLOTS_S,
     SLOTS,
     Ladder,
+    ladder,
     merge,
     occasion_maps,
     single,
@@ -36,12 +37,12 @@ sets = st.lists(moments, min_size=1, max_size=40)
 
 def direct(times: list[float]) -> Ladder:
     """The definition, in exact arithmetic."""
-    ladder = []
+    bitmaps = []
     for width in OCCASION_SLOTS_S:
         slots = [math.floor(Fraction(time) / Fraction(width)) for time in times]
         ages = {max(slots) - slot for slot in slots}
-        ladder.append(sum(1 << age for age in ages if age < SLOTS))
-    return tuple(ladder)
+        bitmaps.append(sum(1 << age for age in ages if age < SLOTS))
+    return tuple(bitmaps)
 
 
 def gathered(times: list[float]) -> tuple[Ladder, float]:
@@ -54,6 +55,11 @@ def gathered(times: list[float]) -> tuple[Ladder, float]:
 @given(sets)
 def test_one_by_one_is_the_definition(times: list[float]) -> None:
     assert gathered(times) == (direct(times), max(times))
+
+
+@given(sets)
+def test_all_at_once_is_the_definition(times: list[float]) -> None:
+    assert ladder(times) == direct(times)
 
 
 @given(sets, st.randoms(use_true_random=False))
@@ -73,8 +79,8 @@ def test_any_partition_merges_to_the_whole(times: list[float], data) -> None:
 
 @given(sets)
 def test_merging_with_itself_changes_nothing(times: list[float]) -> None:
-    ladder, last = gathered(times)
-    assert merge(ladder, last, ladder, last) == ladder
+    known, last = gathered(times)
+    assert merge(known, last, known, last) == known
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), moments), max_size=60), st.booleans())

@@ -17,6 +17,7 @@ from ebbing.interest.trace import (
     PERIOD_S,
     TraceTable,
     bank_sums,
+    events_row,
     period_start,
 )
 
@@ -128,6 +129,18 @@ def test_the_total_row_sums_all_events(log: list[Event], wait: float) -> None:
     np.testing.assert_allclose(table.total_bank(at), direct_sums(everything, "all", at), **CLOSE)
     assert table.event_count == len(log)
     assert table.span == (min(t for t, _, _ in log), newest(log))
+
+
+@given(logs)
+def test_the_row_of_a_set_is_that_of_its_events_merged(log: list[Event]) -> None:
+    assume(log)
+    events = sorted((time, weight) for time, weight, _ in log)
+    table = TraceTable.from_events((time, weight, []) for time, weight in events)
+    row = events_row(*zip(*events, strict=True))
+    np.testing.assert_allclose(row.open, table.open_sums[0], **CLOSE)
+    np.testing.assert_allclose(row.closed, table.closed_sums[0], **CLOSE)
+    assert row[2:5] == tuple(table.times[0])
+    assert row.occasions == tuple(table.occasion_maps[0].tolist())
 
 
 @given(logs, waits)

@@ -117,7 +117,7 @@ def read_log(folder: Path) -> EventLog:
         LogError: a file or column is missing, a row is malformed, or there is no event.
     """
     if not folder.is_dir():
-        raise LogError(f"{folder}: no such folder; give the folder that holds events.csv[.gz]")
+        raise LogError(f"{folder}: no such folder; give one with events.csv[.gz], or an export")
     if is_export(folder):
         events, items = _exported(folder)
     else:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import typer
 
 from ebbing import cli
 
@@ -21,10 +22,15 @@ def fail() -> None:
     raise cli.CommandError("port 7 is taken: choose another with --port")
 
 
+group = typer.Typer(help="Commands that belong together.")
+group.command("hello")(hello)
+group.callback()(lambda: None)
+
+
 class Entry:
     """What ``importlib.metadata`` gives of an entry point, as far as the command line asks."""
 
-    def __init__(self, name: str, load: Callable[[], Callable[..., None]]) -> None:
+    def __init__(self, name: str, load: Callable[[], object]) -> None:
         self.name = name
         self.load = load
 
@@ -40,6 +46,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         Entry("hello", lambda: hello),
         Entry("fail", lambda: fail),
         Entry("train", _not_installed),
+        Entry("group", lambda: group),
     ]
     monkeypatch.setattr(cli, "entry_points", lambda group: entries)
 
@@ -55,6 +62,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 
 def test_commands_are_the_entry_points(run) -> None:
     assert run("hello", "you")[:2] == (0, "hello you\n")
+
+
+def test_a_group_brings_commands_of_its_own(run) -> None:
+    assert run("group", "hello", "you")[:2] == (0, "hello you\n")
 
 
 def test_help_lists_the_commands_with_their_docstrings(run) -> None:

@@ -16,6 +16,7 @@ from server.errors import StoreUnavailable
 from server.metrics import Metrics
 from server.state.alarms import Alarm
 from server.state.sqlite import SqliteStore
+from server.state.sqlite_file import opened
 from server.watch import News, Watch, WatchConfig
 from tests.harness.state import records
 from tests.suites.store_suite import START_US, deed
@@ -271,11 +272,10 @@ def test_one_that_cannot_be_solved_is_not_in_the_way(
 def test_damaged_traces_are_not_in_the_way(
     watch: Watch, store: SqliteStore, clock: Clock, tmp_path: Path
 ) -> None:
-    import apsw
 
     engage(store, "a", 0, user="damaged")
     engage(store, "b", 0, user="sound")
-    with closing(apsw.Connection(str(tmp_path / "state.db"))) as db:
+    with closing(opened(tmp_path / "state.db")) as db:
         db.execute("UPDATE users SET state = x'00' WHERE owner = 'damaged'")
     solve_all(watch)
     assert [user for user, *_ in told(store)] == ["sound"]

@@ -23,7 +23,14 @@ from server.state.redis_alarms import RedisAlarms
 from server.state.redis_append import Append
 from server.state.redis_link import Address
 from server.state.redis_scripts import APPEND
-from server.state.store import RelationRecord, WriteOutcome, item_heat
+from server.state.store import (
+    Deletion,
+    RelationRecord,
+    Tombstone,
+    WriteOutcome,
+    item_heat,
+    tombstone_digest,
+)
 from tests.harness.redis import RedisCluster, RedisServer, lose_answers
 from tests.harness.state import records
 from tests.harness.triton import free_ports
@@ -462,3 +469,40 @@ def test_nothing_of_a_deleted_user_is_left(
     assert {b"user", b"events", b"ids", b"log", b"relations", b"from", b"of", b"newest"} < kinds
     store.delete_user(user, "receipt", START_US + 9 * 86_400_000_000)
     assert naming_the_user() == set()
+
+
+def test_deletions_that_moved_here_are_known_wherever_the_user_would_be(
+    open_redis: OpenStore,
+) -> None:
+    store = open_redis()
+    users = [f"user-{n}" for n in range(20)]
+    moved = [
+        Tombstone(
+            tombstone_digest(user, store.alarms.store_id),
+            START_US + 10,
+            Deletion(f"receipt of {user}", START_US + 5, 3, 1, 2),
+        )
+        for user in users
+    ]
+    store.write_deletions(moved)
+    by_digest = sorted(moved)
+    assert sorted(store.deletions("", 100)[0]) == by_digest
+    assert store.append([deed(user, user) for user in users]) == [USER_DELETED] * 20
+    assert [store.deletion(user) for user in users] == [one.deletion for one in moved]
+    assert store.delete_user(users[0], "again", START_US + 20) == moved[0].deletion
+    # Who comes back and is deleted once more has one deletion still, here or moved here.
+    assert store.append([deed("back", users[1], days=1)]) == [ACCEPTED]
+    newer = store.delete_user(users[1], "newer", START_US + 5)
+    assert (newer.receipt_id, newer.events) == ("newer", 1)
+    assert len(store.deletions("", 100)[0]) == 20
+    store.write_deletions(moved)
+    assert sorted(store.deletions("", 100)[0]) == by_digest
+    met, after = [], ""
+    while page := store.deletions(after, 3):
+        if page[1] == after:
+            break
+        met += page[0]
+        after = page[1]
+    assert sorted(met) == by_digest
+    assert store.prune_deletions(START_US + 6, 100) == 20
+    assert store.deletions("", 100)[0] == []

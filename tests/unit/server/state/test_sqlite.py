@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -16,7 +18,13 @@ import pytest
 from ebbing.interest.trace import TraceTable
 from server.errors import StorageFull, StoreUnavailable
 from server.state import sqlite_file
+from server.state.data_keys import DataKeys, MasterKeys
+from server.state.keyring import SqliteKeyring
+from server.state.keys import Key
+from server.state.pseudonyms import PseudonymousVault
+from server.state.sealed_vault import SealedVault
 from server.state.sqlite import SqliteStore
+from server.state.sqlite_file import opened
 from server.state.store import WriteOutcome
 from tests.harness.state import records
 from tests.suites.store_suite import (
@@ -27,6 +35,8 @@ from tests.suites.store_suite import (
     item,
     traces_in,
 )
+
+KEY = Key(1, bytes(range(32)))
 
 LOCK = """
 import sys, apsw
@@ -49,6 +59,24 @@ class TestSqliteStore(StoreSuite):
 
             def open_it(**kept: Any) -> SqliteStore:
                 return opened.enter_context(closing(SqliteStore(path, records(**kept))))
+
+            yield open_it
+
+
+class TestSealedSqliteStore(StoreSuite):
+    """The same where users have pseudonyms and values are encrypted."""
+
+    @pytest.fixture
+    def open_store(self, path: Path) -> Iterator[OpenStore]:
+        with ExitStack() as opened:
+
+            def open_it(**kept: Any) -> SqliteStore:
+                keyring = SqliteKeyring(path.with_name("keys"), os.urandom)
+                keys = DataKeys(keyring, MasterKeys([KEY], os.urandom), os.urandom, time.monotonic)
+                vault = PseudonymousVault(SealedVault(keys, os.urandom), KEY)
+                opened.enter_context(closing(vault))
+                store = SqliteStore(path, records(**kept, vault=vault))
+                return opened.enter_context(closing(store))
 
             yield open_it
 
@@ -131,7 +159,7 @@ def test_a_database_of_another_application_is_left_as_it_is(path: Path) -> None:
 
 def test_a_state_of_another_version(path: Path) -> None:
     SqliteStore(path, records()).close()
-    with closing(apsw.Connection(str(path))) as db:
+    with closing(opened(path)) as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreUnavailable) as error:
         SqliteStore(path, records())
