@@ -30,7 +30,8 @@ import numpy as np
 
 from benchmarks.record import circumstances, keep
 from server.catalogue_import import read_items
-from server.cli_events import opened, prepared
+from server.cli_events import prepared
+from server.cli_opening import opened
 from server.events_import import GROUP, ahead, write
 from server.events_rows import event_files
 from server.events_taking import Taking
@@ -68,7 +69,7 @@ def load(log: Path, state: Path) -> float:
     began = time.perf_counter()
     settings = Settings(state=state)
     taking = Taking(settings.event_weights, settings.limits, 0, LATEST_US)
-    with opened(settings) as store:
+    with opened(settings) as (store, _):
         (items,) = (path for path in log.glob("items.csv*"))
         read_items(items, settings.limits, store, settings.limits.rows)
         with closing(ahead(partial(prepared, settings, event_files(log), taking))) as groups:

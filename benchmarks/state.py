@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import tempfile
@@ -131,13 +132,14 @@ def main() -> None:
     parser.add_argument("--capacity", action="store_true", help="measure bytes")
     parser.add_argument("--out", type=Path, help="file to keep the result in")
     options = parser.parse_args()
+    load = round(os.getloadavg()[0], 2)
     if options.capacity:
         part = {"capacity": capacity(options.redis)}
     elif options.growth:
         part = {"growth": growth(options.users, options.rounds)}
     else:
         part = {"redis" if options.redis else "sqlite": rates(options)}
-    result = {**circumstances(), **part}
+    result = {**circumstances(), "load_before": load, **part}
     print(json.dumps(result, indent=2))
     keep(result, options.out)
 

@@ -17,6 +17,7 @@ from benchmarks.state_load import START_US, event
 from benchmarks.state_peers import BOUNDS, STORE_NAME, redis_server, redis_store, sqlite
 from ebbing.interest.forgetting import ForgettingParameters
 from server.assessing import ReleaseAssess
+from server.rpc.watching import reason_bytes
 from server.solving import solved_alarms
 from server.state.store import Store
 from server.state.user_state import ALARM_BYTES
@@ -77,7 +78,7 @@ def _load(store: Store, users: int, count: int, interests: int) -> None:
                 ]
             )
     now_us = START_US + count * BETWEEN_US
-    assess = ReleaseAssess(ForgettingParameters.builtin(), lambda *_: b"")
+    assess = ReleaseAssess(ForgettingParameters.builtin(), reason_bytes)
     while alarms := store.alarms.due(now_us, 100, 100):
         store.alarms.settle(solved_alarms(alarms, assess, now_us), now_us)
 
@@ -92,13 +93,18 @@ def sqlite_bytes(path: Path) -> dict[str, Any]:
             ).fetchall()
         )
         values = db.execute("SELECT length(state), length(told) FROM users").fetchall()
-        ((events,),) = db.execute("SELECT count(*) FROM events")
-    return {
+        ((events, transitions),) = db.execute(
+            "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM transitions)"
+        )
+    found = {
         **_kept(values),
         "events": events,
         "file_bytes_per_user": round(taken["users"] / len(values)),
         "file_bytes_per_event": round(taken["events"] / events),
     }
+    if transitions:
+        found["file_bytes_per_transition"] = round(taken["transitions"] / transitions)
+    return found
 
 
 def redis_bytes(url: str) -> dict[str, Any]:

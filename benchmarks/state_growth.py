@@ -24,8 +24,8 @@ from benchmarks.state_peers import RawSqlite, Recording, sqlite
 __all__ = ["growth"]
 
 GROUPS = (32, 256)
-EVENTS = 4096
-"""Events of a turn."""
+EVENTS = 2048
+"""Events of a turn: few, so that states hardly grow where there are few users."""
 
 
 def growth(users: Sequence[int], rounds: int) -> dict[str, Any]:

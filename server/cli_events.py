@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ebbing.cli import CommandError
+from server.cli_opening import existing, opened, settings_of
 
 if TYPE_CHECKING:
     from server.events_export import Export
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from server.settings import Settings
     from server.state.store import Store
 
-__all__ = ["events", "opened", "prepared"]
+__all__ = ["events", "prepared"]
 
 SHORTEST_PAUSE_S = 0.1
 """As long as SQLite's waiting writers sleep between two looks."""
@@ -77,12 +77,10 @@ def export_events(
     from server.events_export import Window, export
 
     window = Window(_moment_us("--since", since), _moment_us("--until", until))
-    settings = _settings(state)
-    if isinstance(settings.state, Path) and not settings.state.is_file():
-        raise CommandError(f"there is no {settings.state}: name the state with --state")
+    settings = existing(settings_of(state=state))
     started: list[Export] = []
     try:
-        with opened(settings) as store, Reporter().stage("export", 1, "events") as stage:
+        with opened(settings) as (store, _), Reporter().stage("export", 1, "events") as stage:
 
             def tell(now: Export) -> None:
                 if not started:
@@ -165,8 +163,8 @@ def import_events(
 
     try:
         paths = event_files(source)
-        settings = _settings(state)
-        with opened(settings) as store:
+        settings = settings_of(state=state)
+        with opened(settings) as (store, _):
             _write_catalogue(store, settings, source, items, relations, strict)
             taking = _taking(settings, event_type, resolve)
             done = _write_events(store, settings, paths, taking, gently, strict)
@@ -241,7 +239,7 @@ def prepared(settings: Settings, paths: list[Path], taking: Taking) -> Iterator[
     """What the process that reads does."""
     from server.events_import import groups
 
-    with opened(settings) as store:
+    with opened(settings) as (store, _):
         yield from groups(paths, taking, store)
 
 
@@ -300,41 +298,3 @@ def _moment_us(option: str, text: str | None) -> int | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1e6)
-
-
-def _settings(state: str | None) -> Settings:
-    from pydantic import ValidationError
-
-    from server.settings import Settings
-
-    given: dict[str, Any] = {} if state is None else {"state": state}
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CommandError(f"setting {first['loc'][0]}: {first['msg']}") from error
-
-
-@contextmanager
-def opened(settings: Settings) -> Iterator[Store]:
-    """The store of the settings, while the block lasts."""
-    from server.errors import EbbingError
-    from server.state.keys import KeyFileError
-    from server.state.open import open_store
-    from server.state.records import Records
-    from server.state.user_state import Bounds
-    from server.state.vaults import vault_of
-
-    bounds = Bounds(settings.max_interests_per_user, settings.max_user_bytes)
-    try:
-        with (
-            closing(vault_of(settings, os.urandom, time.monotonic)) as vault,
-            closing(
-                open_store(settings.state, Records(vault, bounds), settings.max_state_bytes)
-            ) as store,
-        ):
-            yield store
-    except KeyFileError as error:
-        raise CommandError(str(error)) from error
-    except EbbingError as error:
-        raise CommandError(f"{settings.state}: {error.message}") from error

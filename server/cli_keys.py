@@ -6,11 +6,12 @@ import os
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ebbing.cli import CommandError
+from server.cli_opening import existing, settings_of
 from server.state.keys import KEY_BYTES, KeyFileError, add_key, new_key_file
 
 __all__ = ["keys"]
@@ -74,25 +75,17 @@ def keys(
 def _rewrap(state: Path | None) -> None:
     from contextlib import closing
 
-    from pydantic import ValidationError
-
     from server.errors import EbbingError
-    from server.settings import Settings
     from server.state.vaults import data_keys_of
 
-    given: dict[str, Any] = {} if state is None else {"state": state}
+    settings = settings_of(state=state)
+    if not settings.keyring:
+        existing(settings)
     try:
-        settings = Settings(**given)
-        missing = isinstance(settings.state, Path) and not settings.state.exists()
-        if missing and not settings.keyring:
-            raise CommandError(f"there is no {settings.state}: name the state with --state")
         with closing(data_keys_of(settings, os.urandom, time.monotonic)) as data_keys:
             done = 0
             while some := data_keys.rewrap(REWRAPPED_TOGETHER):
                 done += some
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CommandError(f"setting {first['loc'][0]}: {first['msg']}") from error
     except EbbingError as error:
         raise CommandError(error.message) from error
     typer.echo(f"{done:,} data keys rewrapped; all are wrapped with the first master key")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -13,13 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from ebbing.cli import CommandError
+from server.cli_opening import bounds_of, existing, opened, records_of, settings_of
 
 if TYPE_CHECKING:
     from server.settings import Settings
-    from server.state.records import Records
     from server.state.sqlite_integrity import Checked
-    from server.state.store import Store
-    from server.state.user_state import Bounds
 
 __all__ = ["state"]
 
@@ -64,13 +60,13 @@ def backup(
     from server.state.records import Records
     from server.state.sqlite import SqliteStore
 
-    settings = _existing(_settings(state=where))
+    settings = existing(settings_of(state=where))
     try:
-        with _opened(settings) as (store, records), _Bars() as bars:
+        with opened(settings) as (store, records), _Bars() as bars:
             if isinstance(store, SqliteStore):
                 found = back_up(store, out, records, force, bars)
             else:
-                kept = Records(KeptKeys(records.vault), _bounds(settings))
+                kept = Records(KeptKeys(records.vault), bounds_of(settings))
                 found = back_up_server(store, out, kept, force, bars, _now_us(), time.sleep)
     except (BackupError, MigrationError) as error:
         raise CommandError(str(error)) from error
@@ -97,11 +93,11 @@ def restore(
     from server.state.backup import BackupError
     from server.state.backup import restore as put_back
 
-    settings = _settings(state=where)
+    settings = settings_of(state=where)
     path = _file(settings)
     aside = _beside(path, "replaced")
     try:
-        with _records(settings) as records, _Bars() as bars:
+        with records_of(settings) as records, _Bars() as bars:
             done = put_back(source, path, records, aside, bars)
     except BackupError as error:
         raise CommandError(str(error)) from error
@@ -147,7 +143,7 @@ def check(
     from server.state.backup import BackupError, go_on_without_end
     from server.state.sqlite import SqliteStore
 
-    settings = _existing(_settings(state=where))
+    settings = existing(settings_of(state=where))
     path = _file(settings)
     if cut:
         aside = _beside(path, "damaged-wal")
@@ -156,12 +152,14 @@ def check(
         except BackupError as error:
             raise CommandError(str(error)) from error
         typer.echo(f"{path}: {gone:,} bytes of its write-ahead log cut, which lies in {aside}")
-    with _opened(settings) as (store, _), _Bars() as bars:
+    with opened(settings) as (store, _), _Bars() as bars:
         assert isinstance(store, SqliteStore)
         found = store.check(bars)
         size = store.size()
         if forget and found.whole:
             store.forget(found.erased)
+    if found.pages:
+        typer.echo(f"{found.pages:,} pages are damaged")
     for problem in found.problems:
         typer.echo(problem)
     for table, count in sorted(found.damaged.items()):
@@ -199,7 +197,7 @@ def rebuild(
     from server.state.rebuilding import Rebuilt, logged_users
     from server.state.rebuilding import rebuild as compute
 
-    with _opened(_existing(_settings(state=where))) as (store, _):
+    with opened(existing(settings_of(state=where))) as (store, _):
         known = store.size().users
         total = len(user) if user else max(1, known)
         with Reporter().stage("states", total, "users") as stage:
@@ -262,17 +260,17 @@ def migrate(
     from server.state.backup import in_use
     from server.state.migrate import Journal, Migration, MigrationError
 
-    ours = _existing(_settings(state=source))
+    ours = existing(settings_of(state=source))
     keys = {"master_key_file": to_master_key_file, "pseudonym_key_file": to_pseudonym_key_file}
     given: dict[str, Any] = {name: value for name, value in keys.items() if value or to_plain}
-    theirs = _settings(**given, state=target, keyring=to_keyring or "")
+    theirs = settings_of(**given, state=target, keyring=to_keyring or "")
     if _place(ours) == _place(theirs):
         raise CommandError("--from and --to are the same state")
     if final and isinstance(ours.state, Path) and in_use(ours.state):
         raise CommandError(f"{ours.state} is in use: stop its gateways first")
     with (
-        _opened(ours, from_pseudonyms) as (old, old_records),
-        _opened(theirs) as (new, new_records),
+        opened(ours, from_pseudonyms) as (old, old_records),
+        opened(theirs) as (new, new_records),
         _Bars() as bars,
     ):
         fingerprint = new_records.vault.fingerprint
@@ -325,60 +323,6 @@ class _Bars:
             self._stage = self._stack.enter_context(self._reporter.stage(what, total, what))
         self._stage.total = total
         self._stage.advance(done - self._stage.done)
-
-
-@contextmanager
-def _opened(settings: Settings, pseudonyms: int | None = None) -> Iterator[tuple[Store, Records]]:
-    """The store of the settings and how it is read, while the block lasts."""
-    from server.errors import EbbingError
-    from server.state.open import open_store
-
-    try:
-        with (
-            _records(settings, pseudonyms) as records,
-            closing(open_store(settings.state, records, settings.max_state_bytes)) as store,
-        ):
-            yield store, records
-    except EbbingError as error:
-        raise CommandError(f"{settings.state}: {error.message}") from error
-
-
-@contextmanager
-def _records(settings: Settings, pseudonyms: int | None = None) -> Iterator[Records]:
-    from server.state.keys import KeyFileError
-    from server.state.records import Records
-    from server.state.vaults import vault_of
-
-    try:
-        with closing(vault_of(settings, os.urandom, time.monotonic, pseudonyms)) as vault:
-            yield Records(vault, _bounds(settings))
-    except KeyFileError as error:
-        raise CommandError(str(error)) from error
-
-
-def _settings(**given: object) -> Settings:
-    from pydantic import ValidationError
-
-    from server.settings import Settings
-
-    wanted: dict[str, Any] = {k: v for k, v in given.items() if (k, v) != ("state", None)}
-    try:
-        return Settings(**wanted)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CommandError(f"setting {first['loc'][0]}: {first['msg']}") from error
-
-
-def _bounds(settings: Settings) -> Bounds:
-    from server.state.user_state import Bounds
-
-    return Bounds(settings.max_interests_per_user, settings.max_user_bytes)
-
-
-def _existing(settings: Settings) -> Settings:
-    if isinstance(settings.state, Path) and not settings.state.is_file():
-        raise CommandError(f"there is no {settings.state}: name the state")
-    return settings
 
 
 def _place(settings: Settings) -> Path | str:

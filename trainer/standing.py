@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ebbing.interest.bank import HALF_LIVES_S
 from ebbing.interest.occasions import occasion_maps
 from ebbing.interest.standing import SHARE_RATES, Standing, occupied
-from ebbing.interest.trace import HALF_LIVES_S
 from trainer.data.log import EventLog
 from trainer.return_prediction import Engagements, ReturnCases, event_weights
 

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ebbing.interest.trace import BANK_SIZE, HALF_LIVES_S
+from ebbing.interest.bank import BANK_SIZE, HALF_LIVES_S
 
 __all__ = [
     "EXPONENTIAL_ERROR",

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ebbing.interest.bank import HALF_LIVES_S
 from ebbing.interest.population import MOST_LOG_ODDS, Population
 from ebbing.interest.standing import (
     DAY_S,
@@ -29,7 +30,6 @@ from ebbing.interest.standing import (
     features,
     usual_gap_s,
 )
-from ebbing.interest.trace import HALF_LIVES_S
 
 __all__ = [
     "PARTS",

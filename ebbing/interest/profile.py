@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ebbing.interest.trace import HALF_LIVES_S, TraceTable
+from ebbing.interest.bank import HALF_LIVES_S
+from ebbing.interest.trace import TraceTable
 
 __all__ = ["InterestVectors", "interest_vectors", "previous_interest_vector"]
 

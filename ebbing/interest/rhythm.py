@@ -17,8 +17,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ebbing.interest.bank import HALF_LIVES_S
 from ebbing.interest.occasions import LEVELS, OCCASION_SLOTS_S, SLOTS
-from ebbing.interest.trace import HALF_LIVES_S
 
 __all__ = ["DAY_S", "MONTH_S", "WEEK_S", "Rhythm", "before_newest", "rhythm_of", "trend"]
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ebbing.interest.bank import HALF_LIVES_S
 from ebbing.interest.occasions import OCCASION_SLOTS_S
-from ebbing.interest.trace import HALF_LIVES_S, TraceTable
+from ebbing.interest.trace import TraceTable
 
 __all__ = [
     "DAY_S",

@@ -4,8 +4,8 @@ All states are read, advanced here, and written each by one script, if nothing h
 
 An id is one among all users, but users lie in many places. So ids are claimed, each where it
 belongs. In a Cluster that is done before anything is written, and a claim without its event, left
-by a crash, waits for the event to be sent again; one server checks the claims in the step that
-writes, and syncs all of it to its disk at once.
+by a crash, waits for the event to be sent again; one server claims them in the step that writes,
+and syncs all of it to its disk at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from server.errors import EbbingError, StoreUnavailable
 from server.state.records import Records
 from server.state.redis_keys import Keys
 from server.state.redis_link import Command, RedisLink, Word
-from server.state.redis_scripts import APPEND, CLAIM, CLAIMED, HEAT, LOOK_UP, RELEASE, Script
+from server.state.redis_scripts import APPEND, CLAIM, HEAT, LOOK_UP, RELEASE, Script
 from server.state.store import Interaction, WriteOutcome, item_heat
 
 __all__ = ["DAY_US", "Append", "Logged", "claim_of", "forget_erasing", "recall", "release"]
@@ -101,7 +101,7 @@ def _by_place(script: Script, keys: Keys, claims: Iterable[Claim]) -> _Placed:
 
 
 def _holders(placed: _Placed, answers: Sequence[Any]) -> dict[Claim, bytes]:
-    """Who had claimed ids, by the answers to ``CLAIM`` or ``CLAIMED``; empty: nobody."""
+    """Who had claimed ids, by the answers to ``CLAIM``; empty: nobody."""
     return {
         claim: holder
         for (some, _), found in zip(placed, answers, strict=False)
@@ -204,28 +204,37 @@ class Append:
 
     def _read(self, users: Sequence[_User]) -> None:
         """Read what is known of users and whose the ids of their events are."""
-        numbers = [n for user in users for n in user.numbers]
-        claims = {n: self._claim(self._interactions[n]) for n in sorted(numbers)}
-        looking = CLAIMED if self._link.one_server else CLAIM
-        placed = _by_place(looking, self._keys, dict.fromkeys(claims.values()))
         # One server's clock orders the line that users are put in, wherever they lie.
         commands = [Command(self._keys.partitions[0].slot, ("TIME",))]
-        commands += (command for _, command in placed)
-        commands += self._reading(users)
         if self._link.one_server:
+            commands += self._reading(users)
             (now_s, now_us), *answers = self._link.read(commands, patient=True)
+            holders: dict[Claim, bytes] = {}
+            for user, (*found, elsewhere, owners) in zip(users, answers, strict=True):
+                self._take(user, found, elsewhere)
+                holders.update(zip(self._claims_of(user), owners, strict=True))
         else:
+            claims = (claim for user in users for claim in self._claims_of(user))
+            placed = _by_place(CLAIM, self._keys, dict.fromkeys(claims))
+            commands += (command for _, command in placed)
+            commands += self._reading(users)
             (now_s, now_us), *answers = self._link.write(commands, replicate=False)
-            self._note(placed, answers)
+            holders = _holders(placed, answers)
+            self._claims.update(claim for claim, holder in holders.items() if not holder)
+            answers = answers[len(placed) :]
+            for user, found, elsewhere in zip(users, answers[::2], answers[1::2], strict=True):
+                self._take(user, found, elsewhere or b"")
         self._turn = int(now_s) * 1_000_000 + int(now_us)
-        holders = _holders(placed, answers)
-        self._taken = {n for n, claim in claims.items() if holders[claim] not in {b"", claim[1]}}
-        self._take(users, answers[len(placed) :])
+        self._taken = {
+            n
+            for user in users
+            for n, claim in zip(user.numbers, self._claims_of(user), strict=True)
+            if holders[claim] not in {b"", claim[1]}
+        }
 
-    def _note(self, placed: _Placed, answers: Sequence[Any]) -> None:
-        """Note which claims are new, by the answers to ``CLAIM``."""
-        holders = _holders(placed, answers)
-        self._claims.update(claim for claim, holder in holders.items() if not holder)
+    def _claims_of(self, user: _User) -> list[Claim]:
+        """What is claimed for a user's events."""
+        return [self._claim(self._interactions[n]) for n in user.numbers]
 
     def _reading(self, users: Sequence[_User]) -> list[Command]:
         commands = []
@@ -233,22 +242,24 @@ class Append:
             owner, place = user.owner, self._keys.of(user.owner)
             keys = [place("user", owner), place("deleted"), place("erasing")]
             keys.append(place("events", owner))
-            words = [owner, user.tombstone]
-            words += (self._interactions[n].event_id for n in user.numbers)
-            commands.append(Command.of(LOOK_UP, place.slot, keys, *words))
-            commands.append(recall(self._keys, owner, user.tombstone)[1])
+            ids = [self._interactions[n].event_id for n in user.numbers]
+            if self._link.one_server:
+                keys.append(self._keys.of(user.tombstone)("deleted"))
+                keys += (self._keys.of(event_id)("ids") for event_id in ids)
+            commands.append(Command.of(LOOK_UP, place.slot, keys, owner, user.tombstone, *ids))
+            if not self._link.one_server:
+                commands.append(recall(self._keys, owner, user.tombstone)[1])
         return commands
 
-    def _take(self, users: Sequence[_User], answers: Sequence[Any]) -> None:
-        """Take the answers of ``_reading``."""
-        for user, found, elsewhere in zip(users, answers[::2], answers[1::2], strict=True):
-            user.version, user.state, user.deletion, erasing, digests = found
-            user.erasing = bool(erasing)
-            deletions = (user.deletion, elsewhere or b"")
-            user.deleted_until = max(int(one.partition(b" ")[0] or -1) for one in deletions)
-            ids = (self._interactions[n].event_id for n in user.numbers)
-            known = zip(ids, digests, strict=True)
-            user.logged = {event_id: digest for event_id, digest in known if digest}
+    def _take(self, user: _User, found: Sequence[Any], elsewhere: bytes) -> None:
+        """Take what was found of a user, and what is known elsewhere of the user's deletion."""
+        user.version, user.state, user.deletion, erasing, digests = found
+        user.erasing = bool(erasing)
+        deletions = (user.deletion, elsewhere)
+        user.deleted_until = max(int(one.partition(b" ")[0] or -1) for one in deletions)
+        ids = (self._interactions[n].event_id for n in user.numbers)
+        known = zip(ids, digests, strict=True)
+        user.logged = {event_id: digest for event_id, digest in known if digest}
 
     def _plan(self, users: Sequence[_User]) -> list[tuple[_User, Command | None]]:
         """What becomes of users' events, and what writes those that are new, if it can be told yet.
@@ -353,19 +364,12 @@ class Append:
         waiting = [user for user, command in planned if command is None]
         writing = [(user, command) for user, command in planned if command is not None]
         resent: set[int] = set()
-        placed: _Placed = []
-        if self._link.one_server:
-            new = [self._claim(one) for user, _ in writing for one in user.accepted]
-            placed = _by_place(CLAIM, self._keys, new)
-        commands = [command for _, command in placed]
-        commands += (command for _, command in writing)
-        answers = self._link.write(commands, resent=resent)
-        self._note(placed, answers)
-        answers = answers[len(placed) :]
+        commands = [command for _, command in writing]
+        answers = self._link.write(commands, together=True, resent=resent)
         for n, ((user, _), written) in enumerate(zip(writing, answers, strict=True)):
             if not written:
                 waiting.append(user)
-                if n + len(placed) in resent:
+                if n in resent:
                     user.unsure.update(one.event_id for one in user.accepted)
         return waiting
 

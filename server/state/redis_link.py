@@ -10,8 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlencode
@@ -22,11 +21,10 @@ from redis.connection import ConnectionPool
 from redis.retry import Retry
 
 from server.errors import EbbingError, StorageFull, StoreUnavailable
-from server.state.redis_scripts import SCRIPTS, Script
+from server.state.redis_batch import Batch, Command, Parcel, Server, Word
+from server.state.redis_scripts import SCRIPTS
 
 __all__ = ["Address", "Command", "RedisLink", "Word"]
-
-Word = str | bytes | int | float
 
 SLOTS = 16384
 PATIENCE_S = 8.0
@@ -34,10 +32,8 @@ PATIENCE_S = 8.0
 READ_PATIENCE_S = 0.2
 """How long reads do: whoever reads may be in others' way."""
 CONNECT_TIMEOUT_S = 1.0
-ANSWER_TIMEOUT_S, READ_TIMEOUT_S = 3.0, 1.0
-"""How long a server may think about what it is sent, writes or reads alone."""
-REPLICATION_MS = 200
-"""How long a group of writes waits for a replica."""
+ANSWER_TIMEOUT_S = 3.0
+"""How long a server may think about what it is sent."""
 LOOK_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.2
 
@@ -95,78 +91,6 @@ class Address(NamedTuple):
         return cls(template, servers, bool(cluster), name)
 
 
-class Command(NamedTuple):
-    """A command, and where it goes."""
-
-    slot: int
-    """The hash slot of its keys."""
-    words: tuple[Word, ...]
-    events: int = 0
-    """Events it writes: counted where they are not replicated in time."""
-
-    @classmethod
-    def of(
-        cls, script: Script, slot: int, keys: Sequence[str], *words: Word, events: int = 0
-    ) -> Command:
-        """Running a script."""
-        return cls(slot, ("EVALSHA", script.sha, len(keys), *keys, *words), events)
-
-
-@dataclass
-class _Server:
-    """A server, by host:port, and the connections to it."""
-
-    name: str
-    pool: ConnectionPool
-    knows_scripts: bool = False
-
-
-@dataclass
-class _Batch:
-    """Commands, and what has become of them so far."""
-
-    commands: Sequence[Command]
-    timeout_s: float
-    replicate: bool
-    answers: list[Any]
-    failed: dict[int, Exception] = field(default_factory=dict)
-    """Why they failed last, by number."""
-    asking: dict[int, str] = field(default_factory=dict)
-    """Which server to ask for keys that it is just being handed, by number."""
-
-    @classmethod
-    def of(
-        cls, commands: Sequence[Command], timeout_s: float = READ_TIMEOUT_S, replicate: bool = False
-    ) -> _Batch:
-        return cls(commands, timeout_s, replicate, [None] * len(commands))
-
-
-@dataclass
-class _Parcel:
-    """Commands on their way to one server."""
-
-    server: _Server
-    connection: Any
-    numbers: Sequence[int]
-    teach: bool
-    """Whether the scripts go first."""
-    wait: bool
-    """Whether replication is waited for at the end."""
-
-    def words(self, batch: _Batch) -> Iterator[tuple[Word, ...]]:
-        if self.teach:
-            yield from (("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
-        for i in self.numbers:
-            if i in batch.asking:
-                yield ("ASKING",)
-            yield batch.commands[i].words
-        if self.wait:
-            yield ("WAIT", 1, REPLICATION_MS)
-
-    def send(self, batch: _Batch) -> None:
-        self.connection.send_packed_command(self.connection.pack_commands(self.words(batch)))
-
-
 class RedisLink:
     """Sends commands to one server, or to the servers of a Cluster; for any number of threads."""
 
@@ -187,7 +111,7 @@ class RedisLink:
         self._patience_s = patience_s
         self._unreplicated = unreplicated
         self._lock = threading.Lock()
-        self._servers: dict[str, _Server] = {}
+        self._servers: dict[str, Server] = {}
         self._masters: Sequence[str] = address.servers[:1] * SLOTS
         self._replicated: Mapping[str, bool] = {}
         self._look_at = 0.0
@@ -217,7 +141,7 @@ class RedisLink:
         Raises:
             StoreUnavailable: it does not answer.
         """
-        batch = _Batch.of([Command(0, words)])
+        batch = Batch.of([Command(0, words)])
         self._attempt(batch, {server: [0]})
         for error in batch.failed.values():
             raise _translated(error) from error
@@ -229,7 +153,7 @@ class RedisLink:
         Raises:
             StoreUnavailable: a server refuses, or does not answer.
         """
-        batch = _Batch.of(commands)
+        batch = Batch.of(commands)
         self._run(batch, self._patience_s if patient else READ_PATIENCE_S)
         return batch.answers
 
@@ -239,6 +163,7 @@ class RedisLink:
         patient: bool = True,
         repeat: bool = True,
         replicate: bool = True,
+        together: bool = False,
         resent: set[int] | None = None,
     ) -> list[Any]:
         """Answers of commands that write: durable when they are given.
@@ -248,19 +173,22 @@ class RedisLink:
             patient: False tries again for a moment only.
             repeat: False sends nothing again that may have been carried out.
             replicate: wait a moment for a replica in a Cluster.
+            together: where one server holds all keys it syncs once for all, and not as often as it
+                has read 16 KB of them; and refuses all of them where there is no room.
             resent: takes the numbers of commands that may have been carried out more than once.
 
         Raises:
             StoreUnavailable: a server refuses, or does not answer; the others have written.
             StorageFull: a server has no room; the others have written.
         """
-        batch = _Batch.of(commands, ANSWER_TIMEOUT_S, replicate and self._address.cluster)
+        replicate, together = replicate and not self.one_server, together and self.one_server
+        batch = Batch.of(commands, ANSWER_TIMEOUT_S, replicate, together)
         self._run(batch, self._patience_s if patient else READ_PATIENCE_S, repeat, resent)
         return batch.answers
 
     def _run(
         self,
-        batch: _Batch,
+        batch: Batch,
         patience_s: float,
         repeat: bool = True,
         resent: set[int] | None = None,
@@ -293,9 +221,9 @@ class RedisLink:
                 if self._address.cluster:
                     self._look_around()
 
-    def _attempt(self, batch: _Batch, by_server: Mapping[str, Sequence[int]]) -> None:
+    def _attempt(self, batch: Batch, by_server: Mapping[str, Sequence[int]]) -> None:
         """Send commands to all servers, then read all answers; ``batch`` tells what failed."""
-        parcels: list[_Parcel] = []
+        parcels: list[Parcel] = []
         try:
             for name, numbers in by_server.items():
                 server = self._server(name)
@@ -308,7 +236,7 @@ class RedisLink:
                     batch.failed.update(dict.fromkeys(numbers, why))
                     continue
                 wait = batch.replicate and self._replicated.get(name, False)
-                parcel = _Parcel(server, connection, numbers, not server.knows_scripts, wait)
+                parcel = Parcel(server, connection, numbers, not server.knows_scripts, wait)
                 parcels.append(parcel)
                 try:
                     parcel.send(batch)
@@ -325,7 +253,7 @@ class RedisLink:
             for parcel in parcels:
                 parcel.server.pool.release(parcel.connection)
 
-    def _receive(self, parcel: _Parcel, batch: _Batch) -> None:
+    def _receive(self, parcel: Parcel, batch: Batch) -> None:
         answer = partial(parcel.connection.read_response, timeout=batch.timeout_s)
         server = parcel.server
         left = list(reversed(parcel.numbers))
@@ -334,6 +262,9 @@ class RedisLink:
                 for _ in SCRIPTS:
                     answer()
                 server.knows_scripts = True
+            if batch.together:
+                batch.take_together(parcel.numbers, answer)
+                left = []
             while left:
                 i = left[-1]
                 try:
@@ -342,8 +273,9 @@ class RedisLink:
                     batch.answers[i] = answer()
                 except refusals.ResponseError as error:
                     batch.failed[i] = error
-                    server.knows_scripts &= not isinstance(error, refusals.NoScriptError)
                 left.pop()
+            failed = [batch.failed[i] for i in parcel.numbers if i in batch.failed]
+            server.knows_scripts &= not any(isinstance(e, refusals.NoScriptError) for e in failed)
             replicated = parcel.wait and answer() > 0
             if parcel.wait and not replicated:
                 self._look_soon()  # there may be none any more
@@ -356,7 +288,7 @@ class RedisLink:
             server.knows_scripts = False
             batch.failed.update(dict.fromkeys(left, error))
 
-    def _server(self, name: str) -> _Server:
+    def _server(self, name: str) -> Server:
         with self._lock:
             if name not in self._servers:
                 pool = ConnectionPool.from_url(
@@ -366,7 +298,7 @@ class RedisLink:
                     socket_connect_timeout=CONNECT_TIMEOUT_S,
                     socket_timeout=ANSWER_TIMEOUT_S,
                 )
-                self._servers[name] = _Server(name, pool)
+                self._servers[name] = Server(name, pool)
             return self._servers[name]
 
     def _look_soon(self) -> None:
@@ -378,7 +310,7 @@ class RedisLink:
     def _look_around(self) -> None:
         """Ask who holds which slots; where nobody can tell, all stays as it was."""
         for name in dict.fromkeys([*self.masters, *self._servers, *self._address.servers]):
-            batch = _Batch.of([Command(0, ("CLUSTER", "SLOTS"))])
+            batch = Batch.of([Command(0, ("CLUSTER", "SLOTS"))])
             self._attempt(batch, {name: [0]})
             if batch.failed:
                 continue

@@ -96,13 +96,6 @@ end
 return before
 """)
 
-# Whose ids of events are, or ''. Keys: ids; arguments: id, owner, ...
-CLAIMED = Script("""
-local owners = {}
-for i = 1, #ARGV, 2 do owners[#owners + 1] = redis.call('HGET', KEYS[1], ARGV[i]) or '' end
-return owners
-""")
-
 # Give claims back. Keys: ids; arguments: id, owner, ...
 RELEASE = Script("""
 for i = 1, #ARGV, 2 do
@@ -113,8 +106,10 @@ end
 """)
 
 # What is known of a user before events are appended: version, state, deletion, whether it is being
-# erased, digests of events. Keys: user, deleted, erasing, events; arguments: owner, tombstone, and
-# ids of events.
+# erased, digests of events; and where one server holds all keys, what another store knows of its
+# deletion, and whose the ids of the events are, or ''. Keys: user, deleted, erasing, events; and
+# there deleted, and of each event the ids it is claimed among. Arguments: owner, tombstone, and ids
+# of events.
 LOOK_UP = Script("""
 local kept = redis.call('HMGET', KEYS[1], 'version', 'state')
 local digests = {}
@@ -122,16 +117,22 @@ for i = 3, #ARGV do
     local value = redis.call('HGET', KEYS[4], ARGV[i])
     digests[i - 2] = value and string.sub(value, 1, 16) or ''
 end
-return {
+local known = {
     kept[1] or '', kept[2], redis.call('HGET', KEYS[2], ARGV[2]) or '',
     redis.call('HEXISTS', KEYS[3], ARGV[1]), digests
 }
+if KEYS[5] then
+    local holders = {}
+    for i = 6, #KEYS do holders[i - 5] = redis.call('HGET', KEYS[i], ARGV[i - 3]) or '' end
+    known[6], known[7] = redis.call('HGET', KEYS[5], ARGV[2]) or '', holders
+end
+return known
 """)
 
 # Write events of a user and the state they lead to, unless anything has come between.
 # Keys: user, events, engagements, asides, line, newest, oldest, owners, log, deleted; and where one
-# server holds all keys, heat, and of each event the ids it is claimed among: then claims are
-# checked, and popularity is counted, in the same step. Arguments: owner, version, tombstone,
+# server holds all keys, heat, and of each event the ids it is claimed among: then ids are claimed,
+# and popularity is counted, in the same step. Arguments: owner, version, tombstone,
 # deletion, state, turn in line or '', newest day, who claims, and of each event: id, time, whether
 # it is an engagement, digest and time, sealed, item key or '', heat.
 APPEND = Script(
@@ -142,7 +143,8 @@ local owner, known = ARGV[1], redis.call('HGET', KEYS[1], 'version') or ''
 if known ~= ARGV[2] then return 0 end
 if (redis.call('HGET', KEYS[10], ARGV[3]) or '') ~= ARGV[4] then return 0 end
 for i = 12, #KEYS do
-    if redis.call('HGET', KEYS[i], ARGV[9 + (i - 12) * 7]) ~= ARGV[8] then return 0 end
+    local holder = redis.call('HGET', KEYS[i], ARGV[9 + (i - 12) * 7])
+    if holder and holder ~= ARGV[8] then return 0 end
 end
 redis.call('HSET', KEYS[1], 'state', ARGV[5], 'version', next_version(known))
 if ARGV[6] ~= '' then redis.call('ZADD', KEYS[5], 'NX', ARGV[6], owner) end
@@ -155,7 +157,10 @@ for i = 9, #ARGV, 7 do
     redis.call('HSET', KEYS[2], id, head .. string.char(#log_id) .. log_id .. sealed)
     redis.call('ZADD', KEYS[engaged == '1' and 3 or 4], time, id)
     if not oldest or tonumber(time) < tonumber(oldest) then oldest = time end
-    if KEYS[11] and item ~= '' then add_heat(KEYS[11], item, heat) end
+    if KEYS[11] then
+        redis.call('HSET', KEYS[12 + (i - 9) / 7], id, ARGV[8])
+        if item ~= '' then add_heat(KEYS[11], item, heat) end
+    end
 end
 redis.call('ZADD', KEYS[7], 'LT', oldest, owner)
 return 1

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from heapq import merge
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import apsw
 import numpy as np
@@ -26,23 +25,25 @@ from server.state.records import Records
 from server.state.sqlite_alarms import ALARM_SCHEMA, SqliteAlarms
 from server.state.sqlite_catalogue import CATALOGUE_SCHEMA
 from server.state.sqlite_file import SqliteFile
-from server.state.sqlite_upkeep import SqliteUpkeep
+from server.state.sqlite_forgetting import (
+    DAY_US,
+    DELETION_SCHEMA,
+    SqliteForgetting,
+    counted,
+)
 from server.state.store import (
-    Deletion,
     Interaction,
     StoreSize,
     UserRecord,
     UserState,
     WriteOutcome,
     item_heat,
-    tombstone_digest,
 )
 
 __all__ = ["SqliteStore"]
 
 LOG_PAGE = 512
 """Events of a user read from the log at once."""
-DAY_US = 86_400_000_000
 
 SCHEMA = """
 CREATE TABLE events (
@@ -69,27 +70,12 @@ CREATE TABLE users (
 CREATE INDEX idle_users ON users (newest_day);
 CREATE INDEX due_users ON users (due_time) WHERE due_time IS NOT NULL;
 CREATE INDEX touched_users ON users (turn) WHERE turn IS NOT NULL;
-CREATE TABLE deletions (
-    user BLOB PRIMARY KEY,
-    until INTEGER NOT NULL,
-    receipt_id TEXT NOT NULL,
-    delete_time INTEGER NOT NULL,
-    events INTEGER NOT NULL,
-    first_time INTEGER NOT NULL,
-    last_time INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX deletions_again ON deletions
-    (until, receipt_id, delete_time, events, first_time, last_time);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE INDEX facts_again ON facts (value) WHERE name IN ('store_id', 'vault');
 INSERT INTO facts VALUES
     ('store_id', lower(hex(randomblob(16)))), ('vault', ''), ('catalogue', 1),
     ('users', 0), ('events', 0);
 """
-
-_DELETION = (
-    "SELECT receipt_id, delete_time, events, first_time, last_time FROM deletions WHERE user = ?"
-)
 
 
 class _Kept(NamedTuple):
@@ -100,7 +86,7 @@ class _Kept(NamedTuple):
     deleted_until: int
 
 
-class SqliteStore(SqliteUpkeep):
+class SqliteStore(SqliteForgetting):
     """``server.state.store.Store`` on one SQLite file."""
 
     def __init__(self, path: Path, records: Records, max_bytes: int = 0) -> None:
@@ -116,7 +102,9 @@ class SqliteStore(SqliteUpkeep):
                 written with other keys.
             StorageFull: there is no room for it.
         """
-        file = SqliteFile(path, SCHEMA + CATALOGUE_SCHEMA + ALARM_SCHEMA, max_bytes)
+        file = SqliteFile(
+            path, SCHEMA + CATALOGUE_SCHEMA + DELETION_SCHEMA + ALARM_SCHEMA, max_bytes
+        )
         super().__init__(file, records)
         try:
             self._require_vault()
@@ -147,7 +135,7 @@ class SqliteStore(SqliteUpkeep):
             for user_id, events in new.items():
                 self._advance(db, user_id, kept[user_id], events)
             known = sum(kept[user_id].state is not None for user_id in new)
-            _count(db, users=len(new) - known, events=sum(map(len, new.values())))
+            counted(db, users=len(new) - known, events=sum(map(len, new.values())))
             db.executemany(
                 "INSERT INTO item_heat VALUES (?, ?) ON CONFLICT DO UPDATE SET heat ="
                 " max(heat, excluded.heat) + log2(1 + pow(2, -abs(heat - excluded.heat)))",
@@ -286,53 +274,6 @@ class SqliteStore(SqliteUpkeep):
         )
         return self._user(*rows[0]) if rows else None
 
-    def deletion(self, user_id: str) -> Deletion | None:
-        """What is remembered of the deletion of a user; None of a user that was not deleted."""
-        rows = self._file.rows(_DELETION, (self._tombstone(user_id),))
-        return Deletion(*rows[0]) if rows else None
-
-    def delete_user(self, user_id: str, receipt_id: str, now_us: int) -> Deletion:
-        """Delete all that is held on a user, for good; events up to then are refused from now on.
-
-        Deleting again, with nothing come since, tells the first deletion.
-        """
-        owner, tombstone = self._records.owner_of(user_id), self._tombstone(user_id)
-        with self._file.transaction() as db:
-            ((events, first, last),) = db.execute(
-                "SELECT count(*), min(event_time), max(event_time) FROM events WHERE owner = ?",
-                (owner,),
-            )
-            span = self._span(db, owner, first, last)
-            deletion = Deletion(receipt_id, now_us, events, *span)
-            held = _erase(db, owner)
-            earlier: list[tuple[Any, ...]] = db.execute(_DELETION, (tombstone,)).fetchall()
-            if earlier and not held:
-                deletion = Deletion(*earlier[0])
-            else:
-                until = max(now_us, deletion.last_us)
-                db.execute(
-                    "INSERT INTO deletions VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-                    " until = max(until, excluded.until), receipt_id = excluded.receipt_id,"
-                    " delete_time = excluded.delete_time, events = excluded.events,"
-                    " first_time = excluded.first_time, last_time = excluded.last_time",
-                    (tombstone, until, *deletion),
-                )
-            # Within the step, or whoever comes back at this moment could lose the new key.
-            self._records.vault.erase(owner)
-        self._file.scrub()
-        return deletion
-
-    def _span(
-        self, db: apsw.Connection, owner: str, first_us: int | None, last_us: int | None
-    ) -> tuple[int, int]:
-        """Times of a user's first and last event, those included that the log has lost."""
-        times = [] if first_us is None or last_us is None else [first_us, last_us]
-        for (state,) in db.execute("SELECT state FROM users WHERE owner = ?", (owner,)):
-            with suppress(StoreUnavailable, UserErased):
-                span = self._records.state(owner, state)[1].traces.span
-                times += [round(time * 1e6) for time in span if np.isfinite(time)]
-        return min(times, default=0), max(times, default=0)
-
     def log(self, after: str, limit: int) -> tuple[list[Interaction], str]:
         """A page of all events, in the order they were written, and where it ended."""
         rows = self._file.rows(
@@ -372,7 +313,7 @@ class SqliteStore(SqliteUpkeep):
                         self._records.sealed_state(one.user_id, owner, one.state),
                     ),
                 )
-                _count(db, users=1 - known)
+                counted(db, users=1 - known)
 
     def rebuild(self, user_ids: Sequence[str]) -> int:
         """Compute the states of users anew from the log, each as one step; how many differed.
@@ -390,20 +331,25 @@ class SqliteStore(SqliteUpkeep):
             events = [self._records.interaction(owner, *row) for row in rows]
             if not events:
                 return False
-            kept = self._kept(db, user_id, owner)
-            state = self._records.advanced(user_id, owner, None, events, lambda: ())
-            new = self._records.state_bytes(owner, state)[1]
-            told = db.execute("SELECT told, due_time FROM users WHERE owner = ?", (owner,))
-            alarm = told.fetchone() or (b"", None)
-            if kept.state and self._stands(owner, kept.state, new) and self._whole(owner, alarm[0]):
-                return False
-            db.execute("DELETE FROM users WHERE owner = ?", (owner,))
-            self._advance(db, user_id, kept._replace(state=None), events)
-            if self._whole(owner, alarm[0]):
-                db.execute(
-                    "UPDATE users SET told = ?, due_time = ? WHERE owner = ?", (*alarm, owner)
-                )
-            _count(db, users=int(kept.state is None))
+            # Whatever is damaged of the state is replaced; events come of whole pages alone.
+            with self._file.mended():
+                return self._replaced(db, user_id, owner, events)
+
+    def _replaced(
+        self, db: apsw.Connection, user_id: str, owner: str, events: list[Interaction]
+    ) -> bool:
+        kept = self._kept(db, user_id, owner)
+        state = self._records.advanced(user_id, owner, None, events, lambda: ())
+        new = self._records.state_bytes(owner, state)[1]
+        told = db.execute("SELECT told, due_time FROM users WHERE owner = ?", (owner,))
+        alarm = told.fetchone() or (b"", None)
+        if kept.state and self._stands(owner, kept.state, new) and self._whole(owner, alarm[0]):
+            return False
+        db.execute("DELETE FROM users WHERE owner = ?", (owner,))
+        self._advance(db, user_id, kept._replace(state=None), events)
+        if self._whole(owner, alarm[0]):
+            db.execute("UPDATE users SET told = ?, due_time = ? WHERE owner = ?", (*alarm, owner))
+        counted(db, users=int(kept.state is None))
         return True
 
     def _stands(self, owner: str, sealed: bytes, new: bytes) -> bool:
@@ -421,47 +367,6 @@ class SqliteStore(SqliteUpkeep):
         except StoreUnavailable:
             return False
         return True
-
-    def prune_events(self, before_us: int, limit: int) -> int:
-        """Forget logged events of before a moment, so many at most; how many went."""
-        with self._file.transaction() as db:
-            db.execute(
-                "DELETE FROM events WHERE number IN"
-                " (SELECT number FROM events WHERE event_time < ? ORDER BY event_time LIMIT ?)",
-                (before_us, limit),
-            )
-            gone = db.changes()
-            _count(db, events=-gone)
-        return gone
-
-    def prune_users(self, before_us: int, limit: int) -> int:
-        """Forget users whose newest event is of before a moment's day; how many went."""
-        with self._file.transaction() as db:
-            rows = db.execute(
-                "SELECT owner FROM users WHERE newest_day < ? ORDER BY newest_day LIMIT ?",
-                (before_us // DAY_US, limit),
-            )
-            owners = [str(owner) for (owner,) in rows.fetchall()]
-            for owner in owners:
-                _erase(db, owner)
-            self._records.vault.erase(*owners)
-        return len(owners)
-
-    def prune_deletions(self, before_us: int, limit: int) -> int:
-        """Forget deletions of before a moment, so many at most; how many went."""
-        with self._file.transaction() as db:
-            db.execute(
-                "DELETE FROM deletions WHERE user IN"
-                " (SELECT user FROM deletions WHERE delete_time < ? LIMIT ?)",
-                (before_us, limit),
-            )
-            return db.changes()
-
-    def forget(self, owners: Iterable[str]) -> None:
-        """Delete what is kept of users as if they had never been; their keys stay."""
-        with self._file.transaction() as db:
-            for owner in owners:
-                _erase(db, owner)
 
     def size(self) -> StoreSize:
         """How much there is."""
@@ -488,9 +393,6 @@ class SqliteStore(SqliteUpkeep):
                 " it with 'ebbing state migrate'"
             )
 
-    def _tombstone(self, user_id: str) -> bytes:
-        return tombstone_digest(user_id, self.alarms.store_id)
-
 
 def _heats(groups: Iterable[Sequence[Interaction]]) -> dict[int, float]:
     heats: dict[int, float] = {}
@@ -501,29 +403,6 @@ def _heats(groups: Iterable[Sequence[Interaction]]) -> dict[int, float]:
                 known = heats.get(one.item_key)
                 heats[one.item_key] = heat if known is None else float(np.logaddexp2(known, heat))
     return heats
-
-
-def _count(db: apsw.Connection, **more: int) -> None:
-    db.executemany(
-        "UPDATE facts SET value = value + ? WHERE name = ?",
-        [(number, name) for name, number in more.items() if number],
-    )
-
-
-def _erase(db: apsw.Connection, owner: str) -> bool:
-    """Delete all rows of a user; whether there were any."""
-    gone = {}
-    for table, column in (
-        ("events", "owner"),
-        ("users", "owner"),
-        ("transitions", "owner"),
-        ("relations", "owner"),
-        ("relations", "other"),
-    ):
-        db.execute(f"DELETE FROM {table} WHERE {column} = ?", (owner,))
-        gone[table, column] = db.changes()
-    _count(db, users=-gone["users", "owner"], events=-gone["events", "owner"])
-    return any(gone.values())
 
 
 def _by_time(*sources: Iterator[Interaction]) -> Iterator[Interaction]:

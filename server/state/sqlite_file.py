@@ -15,9 +15,10 @@ from typing import Any
 
 import apsw
 import apsw.sqlite_extra
+import numpy as np
 
 from server.errors import EbbingError, StorageFull, StoreUnavailable
-from server.state.sqlite_wal import read_wal
+from server.state.sqlite_wal import read_wal, sums_of
 
 __all__ = ["SqliteFile", "opened"]
 
@@ -25,10 +26,14 @@ SCHEMA_VERSION = 3
 APPLICATION_ID = 0x45626231
 BUSY_TIMEOUT_MS = 5000
 DAMAGED = "the state file is damaged, or is none: restore it from a backup"
+NO_CHECKSUMS = (
+    "the pages of the state file have no checksums, as it is damaged or of an earlier version:"
+    " restore a backup with 'ebbing state restore'"
+)
 STEPS_BETWEEN_LOOKS = 10_000
 """Of SQLite's machine, between two looks whether a check is to be given up."""
-COPIED_AT_ONCE = 256
-"""Pages."""
+PAGES_AT_ONCE = 256
+"""That are copied or looked at."""
 CHECKSUM_BYTES = 8
 """At the end of each page."""
 CHECKING = "cksmvfs"
@@ -100,13 +105,58 @@ class SqliteFile:
         )
         return int(pages * page_bytes)
 
-    def problems(self, give_up: Callable[[], bool]) -> Iterator[str]:
-        """What is wrong with pages, tables and indexes, as SQLite puts it, until told to give up.
+    @contextmanager
+    def unverified(self) -> Iterator[apsw.Connection]:
+        """A connection of its own that reads what is damaged too, while the block lasts."""
+        with self._translated(), closing(self._connect()) as db:
+            _verify(db, on=False)
+            yield db
+
+    @contextmanager
+    def mended(self) -> Iterator[None]:
+        """Within a transaction, let damaged pages be read while the block lasts, to be replaced."""
+        _verify(self.write, on=False)
+        try:
+            yield
+        finally:
+            _verify(self.write, on=True)
+            # What was read of it and not replaced.
+            self.write.release_memory()
+
+    def damaged_pages(self, give_up: Callable[[], bool]) -> int:
+        """How many pages have a checksum that does not hold, until told to give up.
+
+        What is in the write-ahead log is not looked at, nor what it replaces: SQLite knows what is
+        whole of it.
 
         Raises:
             TimeoutError: it was told to.
         """
-        with self._translated(), closing(self._connect()) as db:
+        with self.unverified() as db:
+            # What is read from the file now is not replaced as long as this is under way.
+            db.execute("BEGIN")
+            ((pages,),) = db.execute("PRAGMA page_count")
+            ((page_bytes,),) = db.execute("PRAGMA page_size")
+            replaced = read_wal(self._path, page_bytes).pages | {UNUSED_PAGE_AT // page_bytes + 1}
+            damaged = 0
+            for start in range(0, pages, PAGES_AT_ONCE):
+                if give_up():
+                    raise TimeoutError
+                count = min(PAGES_AT_ONCE, pages - start)
+                # By SQLite, as to open and close the file would give up its locks.
+                _, data = db.read("main", 0, start * page_bytes, count * page_bytes)
+                words = np.frombuffer(data, "<u4").reshape(count, -1)
+                wrong = (sums_of(words[:, :-2]) != words[:, -2:]).any(axis=1)
+                damaged += sum(n not in replaced for n in (np.flatnonzero(wrong) + start + 1))
+            return damaged
+
+    def problems(self, give_up: Callable[[], bool]) -> Iterator[str]:
+        """What is wrong with tables and indexes, as SQLite puts it, until told to give up.
+
+        Raises:
+            TimeoutError: it was told to.
+        """
+        with self.unverified() as db:
             db.set_progress_handler(give_up, STEPS_BETWEEN_LOOKS)
             try:
                 for (text,) in db.execute("PRAGMA integrity_check"):
@@ -128,9 +178,11 @@ class SqliteFile:
             source.execute("BEGIN")
             source.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # holds this moment
             with closing(opened(path)) as copy:
+                # Checksums are kept from the first page on that says so.
+                copy.execute("PRAGMA user_version = 0").fetchall()
                 with copy.backup("main", source, "main") as copying:
                     while not copying.done:
-                        copying.step(COPIED_AT_ONCE)
+                        copying.step(PAGES_AT_ONCE)
                         told(copying.page_count - copying.remaining, copying.page_count)
                 # One file, that needs no other beside it.
                 copy.execute("PRAGMA journal_mode = DELETE").fetchall()
@@ -141,6 +193,17 @@ class SqliteFile:
         self.write.close()
 
     def _connect(self) -> apsw.Connection:
+        db = self._prepared()
+        if not _verifies(db):
+            # It was made by another process after this one had opened it, or has no checksums.
+            db.close()
+            db = self._prepared()
+            if not _verifies(db):
+                db.close()
+                raise StoreUnavailable(NO_CHECKSUMS)
+        return db
+
+    def _prepared(self) -> apsw.Connection:
         db = opened(self._path)
         try:
             # What turns out to be damaged stays as it is.
@@ -247,6 +310,17 @@ def opened(path: Path) -> apsw.Connection:
     db = apsw.Connection(str(path), vfs=CHECKING)
     db.reserve_bytes("main", CHECKSUM_BYTES)
     return db
+
+
+def _verify(db: apsw.Connection, *, on: bool) -> None:
+    # It works when it is compiled: what was before is of no use.
+    sql = f"PRAGMA checksum_verification = {'ON' if on else 'OFF'}"
+    db.execute(sql, can_cache=False).fetchall()
+
+
+def _verifies(db: apsw.Connection) -> bool:
+    ((verifies,),) = db.execute("PRAGMA checksum_verification", can_cache=False)
+    return bool(verifies == "1")
 
 
 @cache

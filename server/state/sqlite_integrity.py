@@ -1,7 +1,8 @@
-"""Whether a state file is whole: what SQLite can see, and the seals of all values.
+"""Whether a state file is whole: the checksums of its pages, what SQLite can see, and all seals.
 
-SQLite compares its tables with their indexes, and pages with each other; a bit that flips within a
-value it cannot see. So every value has a seal or a checksum, and every other column is in an index.
+The checksums tell that something is damaged, the rest what it is and whose. SQLite compares its
+tables with their indexes, and pages with each other; a bit that flips within a value it cannot see.
+So every value has a seal or a checksum, and every other column is in an index.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
+
+import apsw
 
 from server.errors import EbbingError, UserErased
 from server.state.records import Records
@@ -20,11 +25,14 @@ from server.state.sqlite_file import SqliteFile
 __all__ = ["Checked", "Told", "check"]
 
 ROWS_AT_ONCE = 1000
-PAGES = "pages, tables and indexes"
-PAGES_SHARE = 0.6
-"""Of the time there is, for what SQLite checks itself."""
+PAGES = "pages"
+PAGES_SHARE = 0.3
+"""Of the time there is, after which the checksums of pages are given up."""
+TABLES_AND_INDEXES = "tables and indexes"
+TABLES_AND_INDEXES_SHARE = 0.6
+"""The same of what SQLite checks itself."""
 NAMED = 20
-"""Problems of pages, tables and indexes that are named; there may be thousands of one cause."""
+"""Problems of tables and indexes that are named; there may be thousands of one cause."""
 
 Told = Callable[[str, int, int], None]
 """Is told what is checked, how much of it was, and of how much."""
@@ -34,8 +42,10 @@ Told = Callable[[str, int, int], None]
 class Checked:
     """What a check found."""
 
+    pages: int = 0
+    """How many pages are damaged; what was damaged of them may be of no use to anybody."""
     problems: list[str] = field(default_factory=list)
-    """Of pages, tables and indexes, the first of them."""
+    """Of tables and indexes, the first of them."""
     damaged: Counter[str] = field(default_factory=Counter)
     """How many values of each table are damaged."""
     owners: set[str] = field(default_factory=set)
@@ -50,13 +60,15 @@ class Checked:
     @property
     def whole(self) -> bool:
         """Whether nothing is damaged, as far as was looked."""
-        return not (self.problems or self.damaged)
+        return not (self.pages or self.problems or self.damaged)
 
     def __str__(self) -> str:
         found = [f"{count:,} damaged values in {name}" for name, count in self.damaged.items()]
         if self.problems:
             more = f" and {len(self.problems) - 1} more" if self.problems[1:] else ""
             found.append(" ".join(self.problems[0].split()) + more)
+        if self.pages:
+            found.append(f"{self.pages:,} damaged pages")
         return "; ".join(found) or "whole"
 
 
@@ -136,32 +148,38 @@ def check(
         return lambda: budget_s is not None and monotonic() - began > share * budget_s
 
     found = Checked()
-    told(PAGES, 0, 1)
-    try:
-        for problem in file.problems(over(PAGES_SHARE)):
-            found.problems.append(problem)
-            if len(found.problems) == NAMED:
-                break
-    except TimeoutError:
-        found.complete = False
-    told(PAGES, 1, 1)
+    with _part(PAGES, found, told):
+        found.pages = file.damaged_pages(over(PAGES_SHARE))
+    with _part(TABLES_AND_INDEXES, found, told):
+        found.problems.extend(islice(file.problems(over(TABLES_AND_INDEXES_SHARE)), NAMED))
     if not found.problems:  # else its tables cannot be relied on
-        for values in TABLES:
-            _check_values(file, records, values, found, told, over(1.0))
+        with file.unverified() as db:
+            for values in TABLES:
+                _check_values(db, records, values, found, told, over(1.0))
     return found
 
 
+@contextmanager
+def _part(name: str, found: Checked, told: Told) -> Iterator[None]:
+    told(name, 0, 1)
+    try:
+        yield
+    except TimeoutError:
+        found.complete = False
+    told(name, 1, 1)
+
+
 def _check_values(
-    file: SqliteFile,
+    db: apsw.Connection,
     records: Records,
     values: _Values,
     found: Checked,
     told: Told,
     over: Callable[[], bool],
 ) -> None:
-    ((rows,),) = file.rows(f"SELECT count(*) FROM {values.table}")
+    ((rows,),) = db.execute(f"SELECT count(*) FROM {values.table}")
     done = 0
-    for row in _newest_first(file, values):
+    for row in _newest_first(db, values):
         try:
             values.require(records, row)
         except UserErased:
@@ -180,15 +198,16 @@ def _check_values(
     told(values.table, done, done)
 
 
-def _newest_first(file: SqliteFile, values: _Values) -> Iterator[tuple[Any, ...]]:
+def _newest_first(db: apsw.Connection, values: _Values) -> Iterator[tuple[Any, ...]]:
     select = f"SELECT {values.columns} FROM {values.table}"
     columns = values.keys.split(", ")
     order = ", ".join(f"{column} DESC" for column in columns)
     marks = ", ".join("?" * len(columns))
-    where, last = "", ()
+    where = ""
+    last: tuple[Any, ...] = ()
     while True:
         sql = f"{select} {where} ORDER BY {order} LIMIT {ROWS_AT_ONCE}"
-        rows = file.rows(sql, last)
+        rows = db.execute(sql, last).fetchall()
         yield from rows
         if len(rows) < ROWS_AT_ONCE:
             return

@@ -3,8 +3,11 @@
 SQLite takes the log up to the first frame that is not whole, as the tail of a log is torn where a
 write was cut short. So one flipped bit in the middle would undo all that was acknowledged after it.
 Each commit is synced before the next one is written. So a power cut tears, or leaves holes in, the
-last commit alone, and where something follows a commit from there on, it is damage. (Format:
-sqlite.org/fileformat2.html, section 4, "The Write-Ahead Log".)
+last commit alone, and where something follows a commit from there on, it is damage.
+
+Not told from a cut is damage in the last commit, and the flip of the one bit that makes a frame the
+end of the commit before it: its size of the file in pages becomes 0, if that was a power of two.
+(Format: sqlite.org/fileformat2.html, section 4, "The Write-Ahead Log".)
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import BinaryIO, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Wal", "cut", "read_wal", "wal_of"]
+__all__ = ["Wal", "cut", "read_wal", "sums_of", "wal_of"]
 
 Words: TypeAlias = NDArray[np.uint32]
 
@@ -90,7 +93,7 @@ def _read(file: BinaryIO, page_bytes: int) -> Wal:
     header = np.frombuffer(raw, ">u4").astype(np.uint32)
     magic, version, size = header[:3].tolist()
     order = ">u4" if magic & 1 else "<u4"
-    own = _sums(np.frombuffer(raw[:-8], order)[None])[0]
+    own = sums_of(np.frombuffer(raw[:-8], order)[None])[0]
     if (magic & ~1, version, size % 2**16) != (MAGIC, FORMAT, page_bytes % 2**16) or (
         own != header[6:]
     ).any():
@@ -107,7 +110,8 @@ def _whole(frames: Iterator[_Frames], salts: Words, before: Words, page_bytes: i
         marks = _Marks.of(some, salts)
         preceding = np.concatenate((before[None], some.sums[:-1]))
         sums = _carried(preceding, SUMMED_BYTES + page_bytes) + some.own_sums
-        fits = marks.ours & (sums == some.sums).all(axis=1)
+        fits = (some.salts == salts).all(axis=1) & (some.pages > 0)
+        fits &= (sums == some.sums).all(axis=1)
         good = len(fits) if fits.all() else int(np.argmin(fits))
         count += good
         pages.update(some.pages[:good].tolist())
@@ -129,7 +133,8 @@ class _Marks(NamedTuple):
 
     @classmethod
     def of(cls, frames: _Frames, salts: Words) -> _Marks:
-        ours = (frames.salts == salts).all(axis=1) & (frames.pages > 0)
+        # Those of before have neither salt; of one of these a bit may have flipped.
+        ours = (frames.salts == salts).any(axis=1)
         return cls(ours, ours & (frames.commits > 0))
 
 
@@ -153,7 +158,7 @@ def _frames(file: BinaryIO, page_bytes: int, order: str) -> Iterator[_Frames]:
         rows = np.frombuffer(data, np.uint8, n * size).reshape(n, size)
         head = np.ascontiguousarray(rows[:, :FRAME_HEADER_BYTES]).view(">u4").astype(np.uint32)
         summed = np.hstack((rows[:, :SUMMED_BYTES], rows[:, FRAME_HEADER_BYTES:])).view(order)
-        yield _Frames(head[:, 0], head[:, 1], head[:, 2:4], head[:, 4:], _sums(summed))
+        yield _Frames(head[:, 0], head[:, 1], head[:, 2:4], head[:, 4:], sums_of(summed))
 
 
 # The sums are (s, t), and for each pair (x, y) of words s += x + t; t += y + s, modulo 2³². So a
@@ -161,8 +166,8 @@ def _frames(file: BinaryIO, page_bytes: int, order: str) -> Iterator[_Frames]:
 # are made of Fibonacci numbers: Mᵏ = [[F(2k−1), F(2k)], [F(2k), F(2k+1)]].
 
 
-def _sums(words: Words) -> Words:
-    """The sums over rows of words alone, (n, words) to (n, 2)."""
+def sums_of(words: Words) -> Words:
+    """The sums over rows of words alone, (n, words) to (n, 2); checksums of pages are such too."""
     f = _fibonacci(words.shape[1] + 1)
     # Of the last pair k is 0, of the first it is the number of pairs less one.
     here, next_one, last = f[1:-1:2][::-1], f[:-2:2][::-1], f[2::2][::-1]

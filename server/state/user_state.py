@@ -16,17 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebbing.history import HISTORY_LENGTH
+from ebbing.interest.bank import BANK_SIZE, Row, event_row, events_row, merge_rows, trace_rows
 from ebbing.interest.profile import interest_vectors
-from ebbing.interest.trace import (
-    BANK_SIZE,
-    TOTAL,
-    Row,
-    TraceTable,
-    event_row,
-    events_row,
-    merge_rows,
-    trace_rows,
-)
+from ebbing.interest.trace import TOTAL, TraceTable
 from server.state.store import History, Interaction, UserState
 
 __all__ = ["Bounds", "Logged", "advanced", "decode", "same"]

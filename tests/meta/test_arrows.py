@@ -31,6 +31,7 @@ SOURCES_OF_CHANCE_AND_TIME = {
     "server/cli.py": "a command is an outermost layer",
     "server/cli_events.py": "a command is an outermost layer: it says what time it is",
     "server/cli_keys.py": "a command is an outermost layer: it makes keys",
+    "server/cli_opening.py": "a command is an outermost layer: it makes nonces",
     "server/cli_state.py": "a command is an outermost layer: it dates backups",
     "server/doctor.py": "a command is an outermost layer: it checks the clock itself",
     "trainer/cli.py": "a command is an outermost layer: it dates what is published",

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebbing.interest.bank import HALF_LIVES_S, bank_sums
 from ebbing.interest.curves import (
     EXPONENTIAL_ERROR,
     EXPONENTIAL_SPAN,
@@ -20,7 +21,7 @@ from ebbing.interest.curves import (
     power_law,
     value,
 )
-from ebbing.interest.trace import HALF_LIVES_S, TraceTable, bank_sums
+from ebbing.interest.trace import TraceTable
 
 HOUR_S = 3600.0
 YEAR_S = 365.25 * 86400.0

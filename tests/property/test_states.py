@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebbing.interest.bank import BANK_SIZE
 from ebbing.interest.occasions import occasion_maps
 from ebbing.interest.rhythm import Rhythm, rhythm_of, trend
 from ebbing.interest.states import (
@@ -19,7 +20,6 @@ from ebbing.interest.states import (
     revived,
     states_of,
 )
-from ebbing.interest.trace import BANK_SIZE
 
 YEAR_S = 365.25 * 86400.0
 NOW = 1.7e9

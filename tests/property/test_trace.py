@@ -10,16 +10,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ebbing.interest.occasions import occasion_maps
-from ebbing.interest.trace import (
+from ebbing.interest.bank import (
     BANK_SIZE,
     HALF_LIVES_S,
     PERIOD_S,
-    TraceTable,
     bank_sums,
     events_row,
     period_start,
 )
+from ebbing.interest.occasions import occasion_maps
+from ebbing.interest.trace import TraceTable
 
 Event = tuple[float, float, list[tuple[str, float]]]
 

@@ -9,10 +9,11 @@ import pytest
 
 from ebbing.interest.article import drift, softmax_probabilities
 from ebbing.interest.assessment import assess, half_life
+from ebbing.interest.bank import PERIOD_S
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.profile import interest_vectors, previous_interest_vector
 from ebbing.interest.states import InterestState
-from ebbing.interest.trace import PERIOD_S, TraceTable
+from ebbing.interest.trace import TraceTable
 from server import profiles
 from server.profiles import Profile
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ebbing.events import DEFAULT_EVENT_WEIGHTS, EventType
+from ebbing.interest.bank import HALF_LIVES_S
 from ebbing.interest.standing import SHARE_RATES
-from ebbing.interest.trace import HALF_LIVES_S
 from trainer.data.log import EventLog
 from trainer.return_prediction import DAY_S, cases_at, exploded
 from trainer.standing import Moments, popularity_at, standing_at

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ebbing.interest.bank import HALF_LIVES_S
 from ebbing.interest.curves import (
     EXPONENTIAL_ERROR,
     EXPONENTIAL_SPAN,
@@ -14,7 +15,7 @@ from ebbing.interest.curves import (
     power_law,
     value,
 )
-from ebbing.interest.trace import HALF_LIVES_S, TraceTable
+from ebbing.interest.trace import TraceTable
 
 HOUR_S = 3600.0
 T = 1.7e9

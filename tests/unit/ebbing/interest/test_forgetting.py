@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ebbing.interest.bank import HALF_LIVES_S
 from ebbing.interest.forgetting import (
     ABSENCE,
     LONGEST_QUIET_S,
@@ -26,7 +27,7 @@ from ebbing.interest.forgetting import (
 )
 from ebbing.interest.population import MOST_LOG_ODDS
 from ebbing.interest.standing import DAY_S, FEATURES, MIN_GAP_S, RECENT_RATE, standing_of
-from ebbing.interest.trace import HALF_LIVES_S, TraceTable
+from ebbing.interest.trace import TraceTable
 from tests.harness.retention import altered, fitted
 
 T = 1.7e9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ebbing.interest.bank import PERIOD_S
 from ebbing.interest.profile import (
     BLENDED,
     LONG_TERM,
@@ -12,7 +13,7 @@ from ebbing.interest.profile import (
     interest_vectors,
     previous_interest_vector,
 )
-from ebbing.interest.trace import PERIOD_S, TraceTable
+from ebbing.interest.trace import TraceTable
 
 T = 1000 * PERIOD_S + 3600.0
 DAY_S = 86400.0

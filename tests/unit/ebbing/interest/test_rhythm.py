@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from ebbing.interest.bank import bank_sums
 from ebbing.interest.occasions import occasion_maps
 from ebbing.interest.rhythm import (
     DAY_S,
@@ -17,7 +18,6 @@ from ebbing.interest.rhythm import (
     rhythm_of,
     trend,
 )
-from ebbing.interest.trace import bank_sums
 from tests.harness.rhythms import RHYTHMS, cases_of, irregular, rhythmic
 
 T = 19_676 * DAY_S + 9 * 3600.0

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ebbing.interest.bank import HALF_LIVES_S
 from ebbing.interest.standing import (
     DAY_S,
     FALLS_BY_WAITING,
@@ -19,7 +20,7 @@ from ebbing.interest.standing import (
     standing_of,
     usual_gap_s,
 )
-from ebbing.interest.trace import HALF_LIVES_S, TraceTable
+from ebbing.interest.trace import TraceTable
 
 T = 1.7e9
 GAP_S = 30 * DAY_S

@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ebbing.interest.trace import (
-    BANK_SIZE,
-    HALF_LIVES_S,
-    PERIOD_S,
-    TraceTable,
-    bank_sums,
-    period_start,
-)
+from ebbing.interest.bank import BANK_SIZE, HALF_LIVES_S, PERIOD_S, period_start
+from ebbing.interest.trace import TraceTable
 
 T = 1000 * PERIOD_S + 3600.0
 
@@ -183,10 +177,3 @@ def test_a_moment_before_the_newest_event_is_refused(at: float) -> None:
     table = TraceTable.empty().add([("tea", 1.0)], T)
     with pytest.raises(ValueError, match="before the newest event"):
         table.bank(at)
-
-
-def test_batch_sums_of_segments() -> None:
-    later = T + HALF_LIVES_S[0]
-    sums = bank_sums([0, 2, 2], 3, [T, T, later], [1.0, 2.0, 1.0], [T, T, later])
-    np.testing.assert_allclose(sums[:, 0], [1.0, 0.0, 2.0])
-    assert bank_sums([], 2, [], [], T).tolist() == np.zeros((2, BANK_SIZE)).tolist()

@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from server.errors import StoreUnavailable
 from server.state.alarms import Settlement, Transition
+from server.state.keyring import SqliteKeyring
 from server.state.open import open_checked
 from server.state.sqlite import SqliteStore
-from server.state.sqlite_file import opened
+from server.state.sqlite_file import CHECKING, SqliteFile, opened
 from server.state.sqlite_wal import cut, read_wal, wal_of
 from server.state.store import InterestRecord, RelationRecord, Rollout
 from tests.harness.state import records
@@ -25,6 +30,7 @@ from tests.suites.store_suite import START_US, deed, item
 PAGE_BYTES = 4096
 FRAME_BYTES = PAGE_BYTES + 24
 HEADER_BYTES = 32
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -96,13 +102,41 @@ def test_a_log_that_is_whole(unfinished: Path) -> None:
 
 
 def test_any_flipped_bit_before_the_last_commit_is_found(unfinished: Path) -> None:
+    """But for the one that makes of a commit's last frame, in the commit before the last, one of
+    the last commit."""
     chance, log = random.Random(1), wal_of(unfinished)
     whole = log.read_bytes()
-    for _ in range(200):
+    starts = range(HEADER_BYTES, len(whole), FRAME_BYTES)
+    sizes = {at: int.from_bytes(whole[at + 4 : at + 8]) for at in starts}
+    before_last = [at for at, size in sizes.items() if size][-2]
+    flips = [(chance.randrange(before_last + FRAME_BYTES), chance.randrange(8)) for _ in range(200)]
+    # All that SQLite itself has in the log, at its start and just before the last commit.
+    flips += [(at, chance.randrange(8)) for at in range(HEADER_BYTES)]
+    flips += [(before_last + at, bit) for at in range(24) for bit in range(8)]
+    untold = 0
+    for at, bit in flips:
         log.write_bytes(whole)
-        at = chance.randrange(len(whole) - 6 * FRAME_BYTES)
-        flip(log, at, chance.randrange(8))
-        assert read_wal(unfinished, PAGE_BYTES).damaged, at
+        flip(log, at, bit)
+        ends_nothing = log.read_bytes()[before_last + 4 : before_last + 8] == bytes(4)
+        assert read_wal(unfinished, PAGE_BYTES).damaged != ends_nothing, (at, bit)
+        untold += ends_nothing
+    assert untold == (sizes[before_last].bit_count() == 1)
+
+
+def test_a_last_commit_with_holes_is_no_damage(unfinished: Path) -> None:
+    """As a power cut leaves it, where what was written later came to disk earlier."""
+    log = wal_of(unfinished)
+    whole = log.read_bytes()
+    starts = range(HEADER_BYTES, len(whole), FRAME_BYTES)
+    ends = [at + FRAME_BYTES for at in starts if whole[at + 4 : at + 8] != bytes(4)]
+    last = range(ends[-2], ends[-1], FRAME_BYTES)
+    assert len(last) > 2
+    for hole in last:
+        log.write_bytes(whole[:hole] + bytes(FRAME_BYTES) + whole[hole + FRAME_BYTES :])
+        wal = read_wal(unfinished, PAGE_BYTES)
+        assert (wal.end, wal.damaged) == (hole, False)
+    with closing(SqliteStore(unfinished, records())) as store:
+        assert store.size().events == 11
 
 
 @pytest.mark.parametrize("at", [0, 3, 9, 17, 27, HEADER_BYTES + 5, HEADER_BYTES + FRAME_BYTES + 77])
@@ -196,6 +230,7 @@ def test_a_whole_file(path: Path) -> None:
         assert found.complete
         assert str(found) == "whole"
         assert ("events", 52, 52) in seen
+    open_checked(path, records(), "full", lambda: 0.0).close()
 
 
 @pytest.mark.parametrize(
@@ -220,6 +255,7 @@ def test_a_flipped_bit_in_a_value(path: Path, table: str, value: str) -> None:
         found = store.check()
         assert not found.whole
         assert found.damaged == {table: 1}
+        assert found.pages == 1
         assert len(found.owners) == (table not in {"items", "interests"})
     with pytest.raises(StoreUnavailable, match=f"1 damaged values in {table}") as error:
         open_checked(path, records(), "full", lambda: 0.0)
@@ -243,6 +279,152 @@ def test_a_flipped_bit_that_the_index_tells(path: Path, content: bytes) -> None:
         flip(damaged, at + 2)
         with pytest.raises(StoreUnavailable):
             open_checked(damaged, records(), "quick", lambda: 0.0)
+
+
+def test_a_flipped_bit_where_nothing_is(path: Path) -> None:
+    fill(path)
+    flip(path, path.read_bytes().rindex(bytes(1000)) + 500)
+    with closing(SqliteStore(path, records())) as store:
+        found = store.check()
+        assert str(found) == "1 damaged pages"
+        assert not found.whole
+    with pytest.raises(StoreUnavailable, match="1 damaged pages"):
+        open_checked(path, records(), "quick", lambda: 0.0)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "SELECT value FROM events WHERE event_id = 'event-9'",
+        "SELECT engaged FROM events WHERE event_id = 'event-9'",
+    ],
+)
+def test_what_is_damaged_is_not_served(path: Path, asked: str) -> None:
+    fill(path)
+    flip_within(path, stored(path, "SELECT value FROM events WHERE event_id = 'event-9'"))
+    with closing(opened(path)) as db, pytest.raises(apsw.IOError):
+        db.execute(asked).fetchall()
+    with closing(open_checked(path, records(), "off", lambda: 0.0)) as store:
+        with pytest.raises(StoreUnavailable, match="damaged"):
+            list(store.events_of("user-2"))
+        # A look at what is damaged does not make it served.
+        assert isinstance(store, SqliteStore)
+        assert store.check().damaged == {"events": 1}
+        with pytest.raises(StoreUnavailable, match="damaged"):
+            list(store.events_of("user-2"))
+
+
+def test_pages_are_looked_at_while_others_write(path: Path) -> None:
+    """Whatever is in the log, whatever goes from there into the file meanwhile."""
+    fill(path)
+    over = threading.Event()
+
+    def write() -> None:
+        with closing(SqliteStore(path, records())) as store:
+            n = 0
+            while not over.is_set():
+                store.append([deed(f"w-{n}-{m}", body=bytes(1500)) for m in range(300)])
+                n += 1
+
+    writer = threading.Thread(target=write)
+    with closing(SqliteStore(path, records())) as store:
+        writer.start()
+        try:
+            assert [str(store.check()) for _ in range(10)] == ["whole"] * 10
+        finally:
+            over.set()
+            writer.join()
+
+
+def test_a_check_gives_up_no_locks(path: Path) -> None:
+    """As it would that opens the file and closes it again."""
+    fill(path)
+    ask = "from server.state.backup import in_use; import pathlib, sys;"
+    ask += "print(in_use(pathlib.Path(sys.argv[1])))"
+    with closing(SqliteStore(path, records())) as store:
+        assert store.check().whole
+        command = [sys.executable, "-c", ask, str(path)]
+        assert subprocess.check_output(command, cwd=ROOT, text=True) == "True\n"
+
+
+# Checksums.
+
+
+def checksums_hold(path: Path) -> bool:
+    """Whether they do, of a file without a log."""
+    data = path.read_bytes()
+    with closing(apsw.Connection(":memory:")) as db:
+        pages = [data[at : at + PAGE_BYTES] for at in range(0, len(data), PAGE_BYTES)]
+        return all(db.execute("SELECT verify_checksum(?)", (p,)).fetchone() == (1,) for p in pages)
+
+
+def test_all_pages_of_a_new_file_have_checksums(path: Path) -> None:
+    fill(path)
+    assert path.read_bytes()[20] == 8
+    assert checksums_hold(path)
+    flip(path, PAGE_BYTES * 3 - 1)
+    assert not checksums_hold(path)
+
+
+def test_a_file_of_pages_without_checksums(path: Path) -> None:
+    """And one in which they are turned off by a flipped bit."""
+    fill(path)
+    other = path.with_name("other.db")
+    with closing(apsw.Connection(str(other))) as db, closing(opened(path)) as source:
+        for name in ("application_id", "user_version"):
+            ((number,),) = source.execute(f"PRAGMA {name}")
+            db.execute(f"PRAGMA {name} = {number}")
+        for (sql,) in source.execute("SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite%'"):
+            if sql:
+                db.execute(sql)
+    with pytest.raises(StoreUnavailable, match="no checksums"):
+        SqliteStore(other, records())
+    flip(path, 20)
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        SqliteStore(path, records())
+
+
+def test_other_files_of_the_process_have_no_checksums(path: Path) -> None:
+    fill(path)
+    with closing(SqliteKeyring(path.with_name("keyring"), bytes)):
+        pass
+    assert path.with_name("keyring").read_bytes()[20] == 0
+    with closing(apsw.Connection(str(path.with_name("any.db")))) as db:
+        db.execute("CREATE TABLE t (x)")
+        assert db.execute("PRAGMA checksum_verification").fetchall() == []
+
+
+def test_a_file_that_is_made_by_several_at_once(path: Path) -> None:
+    """Each keeps checksums, though the file had none when it was opened."""
+    late = SqliteFile.__new__(SqliteFile)
+    late._path = path
+    prepared, connections = late._prepared, []
+
+    def too_late() -> apsw.Connection:
+        if not connections:
+            db = apsw.Connection(str(path), vfs=CHECKING)  # sees an empty file
+            fill(path)
+            connections.append(db)
+            return db
+        return prepared()
+
+    late._prepared = too_late  # type: ignore[method-assign]
+    with closing(late._connect()) as db:
+        assert db.execute("PRAGMA checksum_verification").fetchall() == [("1",)]
+    assert connections
+
+
+def test_a_damaged_state_is_replaced_and_its_page_with_it(path: Path) -> None:
+    fill(path)
+    flip_within(path, stored(path, "SELECT state FROM users WHERE owner = 'user-2'"))
+    with closing(SqliteStore(path, records())) as store:
+        with pytest.raises(StoreUnavailable):
+            store.states(["user-2"])
+        assert store.rebuild(["user-2"]) == 1
+        assert store.states(["user-2"]) != [None]
+        assert store.check().whole
+    with closing(SqliteStore(path, records())) as store:
+        assert store.check().whole
 
 
 def test_an_end_that_is_missing(path: Path) -> None:
