@@ -20,7 +20,6 @@ from server.assessing import ReleaseAssess
 from server.rpc.watching import reason_bytes
 from server.solving import solved_alarms
 from server.state.store import Store
-from server.state.user_state import ALARM_BYTES
 
 __all__ = ["capacity", "redis_bytes", "sqlite_bytes"]
 
@@ -30,6 +29,8 @@ BETWEEN_US = 3 * 3600 * 10**6
 """Time between events of a user."""
 STEPS = 10
 """Groups in which events come, each with some of all users."""
+ROW_BYTES = 2 * len("user-00000000") + 40
+"""Of a user besides what is sealed: the name, in its row and its index, and the alarm."""
 OF_USERS = (b"user", b"line", b"newest", b"oldest", b"owners", b"due")
 OF_EVENTS = (b"events", b"engagements", b"ids", b"log")
 """Kinds of keys in Redis."""
@@ -111,7 +112,7 @@ def redis_bytes(url: str) -> dict[str, Any]:
     """Memory of a store's keys, as ``MEMORY USAGE`` tells it."""
     kinds: dict[bytes, list[bytes]] = defaultdict(list)
     with closing(redis.Redis.from_url(url)) as client:
-        for key in client.scan_iter(match=f"{{{STORE_NAME}:*", count=1000):
+        for key in client.scan_iter(match=f"{{{STORE_NAME}:[0-9]*", count=1000):
             kinds[key.partition(b"}")[2].partition(b":")[0]].append(key)
         with client.pipeline(transaction=False) as pipeline:
 
@@ -141,6 +142,6 @@ def _kept(values: list[Any]) -> dict[str, int]:
         "users": len(values),
         "state_bytes": round(mean(states)),
         "told_bytes": round(mean(told)),
-        "kept_bytes": round(mean(map(sum, values))) + ALARM_BYTES,
-        "most_kept_bytes": max(map(sum, values)) + ALARM_BYTES,
+        "kept_bytes": round(mean(map(sum, values))) + ROW_BYTES,
+        "most_kept_bytes": max(map(sum, values)) + ROW_BYTES,
     }

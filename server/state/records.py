@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from server.errors import StoreUnavailable
+from server.errors import EbbingError, StoreUnavailable
 from server.state import user_state
-from server.state.alarms import Transition
+from server.state.alarms import Alarm, Transition
 from server.state.store import Interaction, RelationRecord, UserState
 from server.state.user_state import Bounds, Logged
 from server.state.vault import Vault
 
-__all__ = ["Records"]
+__all__ = ["AlarmRow", "Records"]
 
 _EVENT = struct.Struct("<dqHHI")
 """Weight, item key, event type, interests, bytes of their names."""
@@ -22,6 +23,19 @@ _LENGTH = struct.Struct("<H")
 
 STATE, EVENT, TOLD, TRANSITION, RELATION = "state", "event", "alarm", "transition", "relation"
 """What values are sealed for."""
+
+
+class AlarmRow(NamedTuple):
+    """An alarm as it is stored; see ``server.state.alarms.Alarm``."""
+
+    owner: str
+    due_us: int | None
+    touched: bool
+    version: int
+    told: bytes
+    """Sealed."""
+    state: bytes
+    """Sealed."""
 
 
 class Records:
@@ -105,11 +119,32 @@ class Records:
 
     def state(self, owner: str, sealed: bytes) -> tuple[str, UserState]:
         """The user id and what the state tells."""
-        user_id, data = self.state_bytes(owner, sealed)
+        return self.states([(owner, sealed)])[0]
+
+    def states(self, rows: Iterable[tuple[str, bytes]]) -> list[tuple[str, UserState]]:
+        """The user ids and what the states of owners tell; one that is damaged fails all."""
+        opened = [self.state_bytes(owner, sealed) for owner, sealed in rows]
         try:
-            return user_id, user_state.decode(data)
+            told = user_state.decode_all([data for _, data in opened])
         except (struct.error, ValueError) as error:
             raise _of_another_version("state") from error
+        return [(user_id, state) for (user_id, _), state in zip(opened, told, strict=True)]
+
+    def alarms(self, rows: Sequence[AlarmRow]) -> list[Alarm]:
+        """Alarms as they are solved; what cannot be read of one is empty there."""
+        try:
+            told = [self.opened_told(row.owner, row.told) for row in rows]
+            states = self.states((row.owner, row.state) for row in rows)
+        except EbbingError:
+            if len(rows) > 1:
+                return [alarm for row in rows for alarm in self.alarms([row])]
+            # Whoever solves it says so, and puts it off.
+            ((owner, due_us, touched, version, _, _),) = rows
+            return [Alarm(owner, "", due_us, touched, version, b"", None)]
+        return [
+            Alarm(row.owner, user_id, row.due_us, row.touched, row.version, data, state.traces)
+            for row, data, (user_id, state) in zip(rows, told, states, strict=True)
+        ]
 
     def told(self, owner: str, data: bytes) -> bytes:
         """What was told of a user, as it is stored; nothing stays nothing."""

@@ -88,10 +88,10 @@ class RedisStore(RedisForgetting):
         """The states of users; None for one without events."""
         owners = [self._records.owner_of(user_id) for user_id in user_ids]
         found = self._link.read([self._user_fields(owner, "state") for owner in owners])
-        return [
-            None if state is None else self._records.state(owner, state)[1]
-            for owner, (state,) in zip(owners, found, strict=True)
-        ]
+        rows = [(owner, row[0]) for owner, row in zip(owners, found, strict=True) if row[0]]
+        told = zip(rows, self._records.states(rows), strict=True)
+        states = {owner: state for (owner, _), (_, state) in told}
+        return [states.get(owner) for owner in owners]
 
     def interactions(
         self, user_id: str, until_us: int, newest: int | None = None

@@ -15,9 +15,9 @@ from heapq import nsmallest
 from typing import Any, NamedTuple
 
 from server import failpoints
-from server.errors import EbbingError, UserErased
+from server.errors import UserErased
 from server.state.alarms import Alarm, Settlement, Span, Transition
-from server.state.records import Records
+from server.state.records import AlarmRow, Records
 from server.state.redis_keys import Keys
 from server.state.redis_link import Command, RedisLink, Word
 from server.state.redis_scripts import FORGET, SETTLE, SWEEP, TAKE, TAKE_OVER, TOUCH, WAITING
@@ -74,7 +74,15 @@ class RedisAlarms:
             commands.append(Command(place.slot, ("ZSCORE", place("line"), owner)))
         answers = self._link.read(commands)
         rows = zip(owners, answers[::2], answers[1::2], strict=True)
-        return [self._alarm(owner, row, turn) for owner, row, turn in rows if row[0]]
+        return self._records.alarms(
+            [
+                AlarmRow(
+                    owner, int(due) if due else None, turn is not None, int(version), told, state
+                )
+                for owner, (version, due, told, state), turn in rows
+                if version
+            ]
+        )
 
     def _first(self, line: str, limit: int, until_us: int | None = None) -> list[str]:
         """The first owners in a line of all partitions, up to a moment if one is given."""
@@ -319,18 +327,6 @@ class RedisAlarms:
         for one in fresh:
             words += [one.owner, one.written_us, one.sealed]
         return Command.of(TAKE, place.slot, keys, *words)
-
-    def _alarm(self, owner: str, row: Sequence[Any], turn: bytes | None) -> Alarm:
-        version, due, sealed_told, sealed_state = row
-        due_us = int(due) if due else None
-        touched = turn is not None
-        try:
-            told = self._records.opened_told(owner, sealed_told or b"")
-            user_id, state = self._records.state(owner, sealed_state)
-        except EbbingError:
-            # Whoever solves it says so, and puts it off.
-            return Alarm(owner, "", due_us, touched, int(version), b"", None)
-        return Alarm(owner, user_id, due_us, touched, int(version), told, state.traces)
 
 
 def _order(entry_id: bytes) -> tuple[int, int]:

@@ -221,7 +221,8 @@ class SqliteStore(SqliteForgetting):
                 "SELECT owner, state FROM users WHERE owner IN (SELECT value FROM json_each(?))",
                 (json.dumps(owners),),
             )
-        found = {owner: self._records.state(owner, state)[1] for owner, state in rows}
+        told = self._records.states(rows)
+        found = {owner: state for (owner, _), (_, state) in zip(rows, told, strict=True)}
         return [found.get(owner) for owner in owners]
 
     def interactions(

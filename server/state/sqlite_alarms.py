@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import apsw
 
 from server import failpoints
-from server.errors import EbbingError
 from server.state.alarms import Alarm, Settlement, Span, Transition
-from server.state.records import Records
+from server.state.records import AlarmRow, Records
 from server.state.sqlite_file import SqliteFile
 
 __all__ = ["ALARM_SCHEMA", "SqliteAlarms"]
@@ -52,7 +50,7 @@ class SqliteAlarms:
             f"{_ALARM} WHERE turn IS NOT NULL ORDER BY turn LIMIT ?", (touched,)
         )
         rows = {row[0]: row for row in (*due, *in_line)}
-        return [self._alarm(row) for row in rows.values()]
+        return self._records.alarms([AlarmRow(*row) for row in rows.values()])
 
     def next_due_us(self) -> int | None:
         """When the earliest alarm is due, whoever is in line; None if there is none."""
@@ -183,13 +181,3 @@ class SqliteAlarms:
         with self._file.transaction() as db:
             db.execute(f"DELETE FROM transitions WHERE number <= ({old})", (limit, before_us))
             return db.changes()
-
-    def _alarm(self, row: tuple[Any, ...]) -> Alarm:
-        owner, due_us, touched, version, sealed_told, sealed_state = row
-        try:
-            told = self._records.opened_told(owner, sealed_told)
-            user_id, state = self._records.state(owner, sealed_state)
-        except EbbingError:
-            # Whoever solves it says so, and puts it off.
-            return Alarm(owner, "", due_us, bool(touched), version, b"", None)
-        return Alarm(owner, user_id, due_us, bool(touched), version, told, state.traces)
