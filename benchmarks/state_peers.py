@@ -206,6 +206,7 @@ class RawRedis:
         self._keys = Keys(RAW_NAME, PARTITIONS)
         self._together = together
         self._turn = 0
+        self._known: set[str] = set()
 
     def ready(self, written: Written) -> list[tuple[Any, ...]]:
         """The commands."""
@@ -222,7 +223,9 @@ class RawRedis:
             yield "HSET", place("user", owner), "state", value, "version", version
             yield "ZADD", place("line"), "NX", version, owner
             yield "ZADD", place("newest"), "GT", newest_day, owner
-            yield "ZADD", place("owners"), 0, owner
+            if owner not in self._known:
+                self._known.add(owner)
+                yield "ZADD", place("owners"), 0, owner
             yield "ZADD", place("oldest"), "LT", first_us[owner], owner
 
     def _of_events(self, written: Written) -> Iterator[tuple[Any, ...]]:

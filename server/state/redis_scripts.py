@@ -149,7 +149,7 @@ end
 redis.call('HSET', KEYS[1], 'state', ARGV[5], 'version', next_version(known))
 if ARGV[6] ~= '' then redis.call('ZADD', KEYS[5], 'NX', ARGV[6], owner) end
 redis.call('ZADD', KEYS[6], 'GT', ARGV[7], owner)
-redis.call('ZADD', KEYS[8], 0, owner)
+if known == '' then redis.call('ZADD', KEYS[8], 0, owner) end
 local oldest
 for i = 9, #ARGV, 7 do
     local id, time, engaged, head, sealed, item, heat = unpack(ARGV, i, i + 6)

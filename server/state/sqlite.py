@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 import numpy as np
@@ -78,6 +78,16 @@ INSERT INTO facts VALUES
 """
 
 
+_STATE = "SELECT state FROM users WHERE owner = ?"
+# The number of the newest event only grows: whoever was touched first comes first.
+_WRITE_USER = (
+    "INSERT INTO users VALUES (NULL, ?, ?, NULL,"
+    " iif(?, (SELECT seq FROM sqlite_sequence WHERE name = 'events'), NULL), 1, x'', ?)"
+    " ON CONFLICT (owner) DO UPDATE SET state = excluded.state, version = version + 1,"
+    " newest_day = max(newest_day, excluded.newest_day), turn = coalesce(turn, excluded.turn)"
+)
+
+
 class _Kept(NamedTuple):
     """What is known of a user before events are appended."""
 
@@ -115,25 +125,25 @@ class SqliteStore(SqliteForgetting):
 
     def append(self, interactions: Sequence[Interaction]) -> list[WriteOutcome]:
         """Log interactions and update the states of their users, durably and as one step."""
-        outcomes = []
         new: dict[str, list[Interaction]] = defaultdict(list)
         owners = {one.user_id: "" for one in interactions}
         owners = {user_id: self._records.owner_of(user_id) for user_id in owners}
         failpoints.reach("append.begun")
         with self._file.transaction() as db:
-            kept = {user_id: self._kept(db, user_id, owner) for user_id, owner in owners.items()}
+            kept = self._kept(db, owners)
             # Within the step, or whoever is deleted at this moment could lose the key again; and
             # not for what is refused, which would leave a key of somebody deleted.
             taken = {o.user_id for o in interactions if o.time_us > kept[o.user_id].deleted_until}
             self._records.vault.prepare(owners[user_id] for user_id in taken)
-            for one in interactions:
-                outcome = self._log(db, one, kept[one.user_id])
-                outcomes.append(outcome)
+            outcomes = self._log(db, interactions, kept)
+            for one, outcome in zip(interactions, outcomes, strict=True):
                 if outcome is WriteOutcome.ACCEPTED:
                     new[one.user_id].append(one)
             failpoints.reach("append.logged")
-            for user_id, events in new.items():
-                self._advance(db, user_id, kept[user_id], events)
+            db.executemany(
+                _WRITE_USER,
+                [self._advanced(db, user, kept[user], events) for user, events in new.items()],
+            )
             known = sum(kept[user_id].state is not None for user_id in new)
             counted(db, users=len(new) - known, events=sum(map(len, new.values())))
             db.executemany(
@@ -144,56 +154,59 @@ class SqliteStore(SqliteForgetting):
         failpoints.reach("append.committed")
         return outcomes
 
-    def _kept(self, db: apsw.Connection, user_id: str, owner: str) -> _Kept:
-        ((state, until),) = db.execute(
-            "SELECT (SELECT state FROM users WHERE owner = ?),"
-            " (SELECT until FROM deletions WHERE user = ?)",
-            (owner, self._tombstone(user_id)),
-        )
-        return _Kept(owner, state, -1 if until is None else until)
+    def _kept(self, db: apsw.Connection, owners: Mapping[str, str]) -> dict[str, _Kept]:
+        """What is kept of users; the names are theirs in storage."""
+        ((deleted,),) = db.execute("SELECT EXISTS (SELECT 1 FROM deletions)")
+        found = {}
+        for user_id, owner in owners.items():
+            states: list[Any] = db.execute(_STATE, (owner,)).fetchall()
+            until = -1
+            if deleted:
+                tombstone = (self._tombstone(user_id),)
+                rows = db.execute("SELECT until FROM deletions WHERE user = ?", tombstone)
+                until = next(iter(rows), (-1,))[0]
+            found[user_id] = _Kept(owner, states[0][0] if states else None, until)
+        return found
 
-    def _log(self, db: apsw.Connection, one: Interaction, kept: _Kept) -> WriteOutcome:
-        if one.time_us <= kept.deleted_until:
-            return WriteOutcome.USER_DELETED
-        digest = self._records.digest(kept.owner, one)
-        db.execute(
-            "INSERT OR IGNORE INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?)",
-            (
-                one.event_id,
-                kept.owner,
-                one.weight > 0,
-                one.time_us,
-                digest,
-                self._records.event(kept.owner, one),
-            ),
+    def _log(
+        self, db: apsw.Connection, interactions: Sequence[Interaction], kept: Mapping[str, _Kept]
+    ) -> list[WriteOutcome]:
+        """Log what is new of events."""
+        rows, outcomes = [], []
+        for one in interactions:
+            owner, _, deleted_until = kept[one.user_id]
+            refused = one.time_us <= deleted_until
+            outcomes.append(WriteOutcome.USER_DELETED if refused else WriteOutcome.ACCEPTED)
+            if not refused:
+                digest, value = self._records.digest(owner, one), self._records.event(owner, one)
+                row = (one.event_id, owner, one.weight > 0, one.time_us, digest, value)
+                rows.append((len(outcomes) - 1, row))
+        written = db.executemany(
+            "INSERT OR IGNORE INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?) RETURNING event_id",
+            [row for _, row in rows],
         )
-        if db.changes():
-            return WriteOutcome.ACCEPTED
-        known = next(
-            db.execute("SELECT owner, digest FROM events WHERE event_id = ?", (one.event_id,))
-        )
-        same = known == (kept.owner, digest)
-        return WriteOutcome.DUPLICATE if same else WriteOutcome.ID_REUSED
+        unseen = {event_id for (event_id,) in written}
+        for number, (event_id, owner, _, _, digest, _) in rows:
+            if event_id in unseen:
+                unseen.remove(event_id)
+                continue
+            known = db.execute("SELECT owner, digest FROM events WHERE event_id = ?", (event_id,))
+            same = next(known) == (owner, digest)
+            outcomes[number] = WriteOutcome.DUPLICATE if same else WriteOutcome.ID_REUSED
+        return outcomes
 
-    def _advance(
-        self, db: apsw.Connection, user_id: str, kept: _Kept, events: list[Interaction]
-    ) -> None:
+    def _advanced(
+        self, db: apsw.Connection, user_id: str, kept: _Kept, events: Sequence[Interaction]
+    ) -> tuple[str, int, bool, bytes]:
+        """The row of a user after more events: owner, newest day, whether touched, state."""
         try:
             state = self._records.advanced(
                 user_id, kept.owner, kept.state, events, lambda: self._logged(db, kept.owner)
             )
         except UserErased:  # what a deletion that was cut off has left
             state = self._records.advanced(user_id, kept.owner, None, events, lambda: ())
-        touched = any(one.weight for one in events)
-        # The number of the newest event only grows: whoever was touched first comes first.
-        db.execute(
-            "INSERT INTO users VALUES (NULL, ?, ?, NULL,"
-            " iif(?, (SELECT seq FROM sqlite_sequence WHERE name = 'events'), NULL), 1, x'', ?)"
-            " ON CONFLICT (owner) DO UPDATE SET state = excluded.state, version = version + 1,"
-            " newest_day = max(newest_day, excluded.newest_day),"
-            " turn = coalesce(turn, excluded.turn)",
-            (kept.owner, max(one.time_us for one in events) // DAY_US, touched, state),
-        )
+        newest_day = max(one.time_us for one in events) // DAY_US
+        return kept.owner, newest_day, any(one.weight for one in events), state
 
     def _logged(self, db: apsw.Connection, owner: str) -> list[Interaction]:
         """A user's newest engagements with items, within a transaction."""
@@ -339,7 +352,7 @@ class SqliteStore(SqliteForgetting):
     def _replaced(
         self, db: apsw.Connection, user_id: str, owner: str, events: list[Interaction]
     ) -> bool:
-        kept = self._kept(db, user_id, owner)
+        kept = self._kept(db, {user_id: owner})[user_id]
         state = self._records.advanced(user_id, owner, None, events, lambda: ())
         new = self._records.state_bytes(owner, state)[1]
         told = db.execute("SELECT told, due_time FROM users WHERE owner = ?", (owner,))
@@ -347,7 +360,7 @@ class SqliteStore(SqliteForgetting):
         if kept.state and self._stands(owner, kept.state, new) and self._whole(owner, alarm[0]):
             return False
         db.execute("DELETE FROM users WHERE owner = ?", (owner,))
-        self._advance(db, user_id, kept._replace(state=None), events)
+        db.execute(_WRITE_USER, self._advanced(db, user_id, kept._replace(state=None), events))
         if self._whole(owner, alarm[0]):
             db.execute("UPDATE users SET told = ?, due_time = ? WHERE owner = ?", (*alarm, owner))
         counted(db, users=int(kept.state is None))

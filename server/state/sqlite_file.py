@@ -123,8 +123,8 @@ class SqliteFile:
             # What was read of it and not replaced.
             self.write.release_memory()
 
-    def damaged_pages(self, give_up: Callable[[], bool]) -> int:
-        """How many pages have a checksum that does not hold, until told to give up.
+    def damaged_pages(self, give_up: Callable[[], bool]) -> Iterator[int]:
+        """Numbers of the pages whose checksum does not hold, until told to give up.
 
         What is in the write-ahead log is not looked at, nor what it replaces: SQLite knows what is
         whole of it.
@@ -138,7 +138,6 @@ class SqliteFile:
             ((pages,),) = db.execute("PRAGMA page_count")
             ((page_bytes,),) = db.execute("PRAGMA page_size")
             replaced = read_wal(self._path, page_bytes).pages | {UNUSED_PAGE_AT // page_bytes + 1}
-            damaged = 0
             for start in range(0, pages, PAGES_AT_ONCE):
                 if give_up():
                     raise TimeoutError
@@ -147,8 +146,8 @@ class SqliteFile:
                 _, data = db.read("main", 0, start * page_bytes, count * page_bytes)
                 words = np.frombuffer(data, "<u4").reshape(count, -1)
                 wrong = (sums_of(words[:, :-2]) != words[:, -2:]).any(axis=1)
-                damaged += sum(n not in replaced for n in (np.flatnonzero(wrong) + start + 1))
-            return damaged
+                numbers = (np.flatnonzero(wrong) + start + 1).tolist()
+                yield from (n for n in numbers if n not in replaced)
 
     def problems(self, give_up: Callable[[], bool]) -> Iterator[str]:
         """What is wrong with tables and indexes, as SQLite puts it, until told to give up.

@@ -43,7 +43,7 @@ class Checked:
     """What a check found."""
 
     pages: int = 0
-    """How many pages are damaged; what was damaged of them may be of no use to anybody."""
+    """How many pages have a checksum that does not hold, though nothing else may be wrong."""
     problems: list[str] = field(default_factory=list)
     """Of tables and indexes, the first of them."""
     damaged: Counter[str] = field(default_factory=Counter)
@@ -149,9 +149,11 @@ def check(
 
     found = Checked()
     with _part(PAGES, found, told):
-        found.pages = file.damaged_pages(over(PAGES_SHARE))
+        for _ in file.damaged_pages(over(PAGES_SHARE)):
+            found.pages += 1
     with _part(TABLES_AND_INDEXES, found, told):
-        found.problems.extend(islice(file.problems(over(TABLES_AND_INDEXES_SHARE)), NAMED))
+        for problem in islice(file.problems(over(TABLES_AND_INDEXES_SHARE)), NAMED):
+            found.problems.append(problem)
     if not found.problems:  # else its tables cannot be relied on
         with file.unverified() as db:
             for values in TABLES:
@@ -184,7 +186,7 @@ def _check_values(
             values.require(records, row)
         except UserErased:
             found.erased.add(row[values.owner or 0])
-        except (EbbingError, ValueError, struct.error):
+        except (EbbingError, ValueError, TypeError, AttributeError, struct.error):
             found.damaged[values.table] += 1
             if values.owner is not None:
                 found.owners.add(row[values.owner])
@@ -206,9 +208,26 @@ def _newest_first(db: apsw.Connection, values: _Values) -> Iterator[tuple[Any, .
     where = ""
     last: tuple[Any, ...] = ()
     while True:
-        sql = f"{select} {where} ORDER BY {order} LIMIT {ROWS_AT_ONCE}"
-        rows = db.execute(sql, last).fetchall()
+        end = f"{where} ORDER BY {order} LIMIT {ROWS_AT_ONCE}"
+        try:
+            rows = db.execute(f"{select} {end}", last).fetchall()
+        except UnicodeDecodeError:
+            keys = db.execute(f"SELECT {values.keys} FROM {values.table} {end}", last).fetchall()
+            rows = [_readable(db, values, key) for key in keys]
         yield from rows
         if len(rows) < ROWS_AT_ONCE:
             return
         where, last = f"WHERE ({values.keys}) < ({marks})", rows[-1][: len(columns)]
+
+
+def _readable(db: apsw.Connection, values: _Values, key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row; None for a text that is none, or for a value that a flipped bit makes a text."""
+    marks = ", ".join("?" * len(key))
+    row = []
+    for column in values.columns.split(", "):
+        sql = f"SELECT {column} FROM {values.table} WHERE ({values.keys}) = ({marks})"
+        try:
+            row.append(db.execute(sql, key).fetchall()[0][0])
+        except UnicodeDecodeError:
+            row.append(None)
+    return tuple(row)

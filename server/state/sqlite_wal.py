@@ -68,7 +68,7 @@ def wal_of(path: Path) -> Path:
 
 
 def read_wal(path: Path, page_bytes: int) -> Wal:
-    """Read the log of a file to which nobody writes meanwhile.
+    """Read the log of a file to which nobody writes meanwhile, or only what is added to the log.
 
     Args:
         path: the file, not the log.

@@ -49,7 +49,8 @@ _ENTRIES = np.dtype([("time", "<i8"), ("key", "<i8"), ("type", "u1")])
 _NUMBERS = np.arange(256) * 2
 _NUMBERS[_SUMS] = _OPEN_ROW.size // 8
 _NUMBERS[_SUMS_AND_CLOSED] = _CLOSED_ROW.size // 8
-_ROW_BYTES = tuple((_NUMBERS * 8).tolist())
+_LENGTHS = bytes(_NUMBERS.clip(max=255).astype(np.uint8))
+"""Numbers of a row by its kind; other kinds than there are have any."""
 
 Logged = Callable[[], Iterable[Interaction]]
 """Reads a user's newest ``HISTORY_LENGTH`` engagements with items from the log."""
@@ -94,9 +95,7 @@ def advanced(
         draft.add(name, events)
     if entries:
         draft.remember(entries, logged)
-    if draft.over(bounds):
-        draft.shed(bounds)
-    return draft.encode()
+    return _within(bounds, draft.encode())
 
 
 def decode(data: bytes) -> UserState:
@@ -176,7 +175,7 @@ class _Parts(NamedTuple):
         n, name_bytes, remembered = _header(data)
         at = _HEADER.size + name_bytes
         names = _names(data[_HEADER.size : at], n)
-        count = sum(_ROW_BYTES[kind] for kind in data[at : at + n]) // 8
+        count = sum(data[at : at + n].translate(_LENGTHS))
         end = at + n + 8 * count
         if len(data) != end + remembered * _ENTRY.size:
             raise ValueError(f"{len(data)} bytes are another state than their header says")
@@ -217,36 +216,51 @@ def _rows(
 
 @dataclass(slots=True)
 class _Draft:
-    """A state taken apart, to be changed."""
+    """A state that is changed: what is as it was, is taken over without being looked at."""
 
-    names: list[str]
+    data: bytes
+    """As it was."""
+    names: bytes
     places: dict[str, int]
-    """Row numbers by name, until rows go."""
+    """Row numbers by name."""
     kinds: bytearray
-    rows: list[bytes]
+    ends: list[int]
+    """Where in ``data`` each row begins, and where the last one ends."""
+    changed: dict[int, bytes]
+    """Rows that are others now, or new, by their numbers."""
     history: bytes
 
     @classmethod
     def of(cls, data: bytes | None) -> _Draft:
         if data is None:
-            return cls([], {}, bytearray(), [], b"")
+            return cls(b"", b"", {}, bytearray(), [0], {}, b"")
         n, name_bytes, remembered = _header(data)
-        at = _HEADER.size
-        names = _names(data[at : at + name_bytes], n)
-        at += name_bytes
+        at = _HEADER.size + name_bytes
+        names = data[_HEADER.size : at]
         kinds = bytearray(data[at : at + n])
-        ends = list(accumulate((_ROW_BYTES[kind] for kind in kinds), initial=at + n))
-        rows = [data[a:b] for a, b in pairwise(ends)]
+        ends = [at + n + 8 * end for end in accumulate(kinds.translate(_LENGTHS), initial=0)]
         history = data[ends[-1] :]
         if len(history) != remembered * _ENTRY.size:
             raise ValueError(f"{len(data)} bytes are another state than their header says")
-        places = {name: i for i, name in enumerate(names)}
-        return cls(names, places, kinds, rows, history)
+        places = dict(zip(_names(names, n), range(n), strict=True))
+        return cls(data, names, places, kinds, ends, {}, history)
 
     def encode(self) -> bytes:
-        names = "\0".join(self.names).encode()
-        header = _HEADER.pack(VERSION, len(self.rows), len(names), len(self.history) // _ENTRY.size)
-        return b"".join([header, names, self.kinds, *self.rows, self.history])
+        known = len(self.ends) - 1
+        at, rows = self.ends[0], []
+        for i in sorted(self.changed):
+            if i < known:
+                rows.append(self.data[at : self.ends[i]])
+                at = self.ends[i + 1]
+            elif at < self.ends[-1]:
+                rows.append(self.data[at : self.ends[-1]])
+                at = self.ends[-1]
+            rows.append(self.changed[i])
+        rows.append(self.data[at : self.ends[-1]])
+        header = _HEADER.pack(
+            VERSION, len(self.places), len(self.names), len(self.history) // _ENTRY.size
+        )
+        return b"".join((header, self.names, self.kinds, *rows, self.history))
 
     def add(self, name: str, events: list[tuple[float, float]]) -> None:
         """Count events, each (time, weight), for a row."""
@@ -255,22 +269,30 @@ class _Draft:
                 raise ValueError(f"weight {weight} of {name!r} is not a finite number above 0")
         i = self.places.get(name)
         if i is None:
-            i = self.places[name] = len(self.names)
-            self.names.append(name)
-            self.kinds.append(1)
-            self.rows.append(b"")
-        kind, row = self.kinds[i], self.rows[i]
-        if kind in (_SUMS, _SUMS_AND_CLOSED):
-            merged = merge_rows(_summed_row(kind, row), _row_of(events))
+            i, kind, row = len(self.places), 0, b""
+            # The total comes first, and has no name.
+            self.names = name.encode() if i == 0 else self.names + b"\0" + name.encode()
+            self.places[name] = i
+            self.kinds.append(kind)
+            known = events
         else:
-            known = [*_EVENT.iter_unpack(row), *events]
-            if len(known) <= MAX_LISTED:
-                known.sort()
-                self.kinds[i] = len(known)
-                self.rows[i] = _LISTED[len(known)].pack(*chain.from_iterable(known))
+            kind, row = self.kinds[i], self.data[self.ends[i] : self.ends[i + 1]]
+            if kind in (_SUMS, _SUMS_AND_CLOSED):
+                merged = merge_rows(_summed_row(kind, row), _row_of(events))
+                self.kinds[i], self.changed[i] = _packed(merged)
                 return
-            merged = _row_of(known)
-        self.kinds[i], self.rows[i] = _packed(merged)
+            if len(events) == 1 and kind < MAX_LISTED:
+                (event,) = events
+                if event >= _EVENT.unpack_from(row, len(row) - _EVENT.size):
+                    self.kinds[i], self.changed[i] = kind + 1, row + _EVENT.pack(*event)
+                    return
+            known = [*_EVENT.iter_unpack(row), *events]
+        if len(known) <= MAX_LISTED:
+            known.sort()
+            self.kinds[i] = len(known)
+            self.changed[i] = _LISTED[len(known)].pack(*chain.from_iterable(known))
+        else:
+            self.kinds[i], self.changed[i] = _packed(_row_of(known))
 
     def remember(self, new: list[Interaction], logged: Logged) -> None:
         """Take engagements with items into the history."""
@@ -291,33 +313,29 @@ class _Draft:
             merged = [_as_entry(one) for one in sorted(every.values(), key=_order)]
         self.history = b"".join(_ENTRY.pack(*entry) for entry in merged[-HISTORY_LENGTH:])
 
-    def over(self, bounds: Bounds) -> bool:
-        """Whether more is kept than may be."""
-        return len(self.names) - 1 > bounds.max_interests or self._bytes() > bounds.max_bytes
 
-    def shed(self, bounds: Bounds) -> None:
-        """Let the weakest interests go, as many as it takes."""
-        table = decode(self.encode()).traces
-        strength = interest_vectors(table, table.span[1]).long_term
-        order = (1 + np.argsort(strength, kind="stable")).tolist()
-        surplus = max(0, len(self.names) - 1 - bounds.max_interests)
-        excess = self._bytes() - bounds.max_bytes
-        gone: set[int] = set()
-        for i in order[:-1]:
-            if len(gone) >= surplus and excess <= 0:
-                break
-            gone.add(i)
-            excess -= len(self.rows[i]) + 1 + 2 * (len(self.names[i].encode()) + 1)
-        keep = [i for i in range(len(self.names)) if i not in gone]
-        self.names = [self.names[i] for i in keep]
-        self.kinds = bytearray(self.kinds[i] for i in keep)
-        self.rows = [self.rows[i] for i in keep]
-
-    def _bytes(self) -> int:
-        # What is told of a user names the interests once more.
-        names = len("\0".join(self.names).encode()) + 1
-        rows = sum(map(len, self.rows)) + 2 * len(self.rows)
-        return _HEADER.size + 2 * names + rows + len(self.history) + ALARM_BYTES
+def _within(bounds: Bounds, data: bytes) -> bytes:
+    """A state without the weakest interests, as many as are over the bounds."""
+    n, name_bytes, _ = _header(data)
+    surplus = n - 1 - bounds.max_interests
+    # What is told of a user names the interests once more, a byte each besides.
+    excess = len(data) + name_bytes + n + ALARM_BYTES - bounds.max_bytes
+    if surplus <= 0 and excess <= 0:
+        return data
+    whole, table = _Draft.of(data), decode(data).traces
+    strength = interest_vectors(table, table.span[1]).long_term
+    gone: set[int] = set()
+    for i in (1 + np.argsort(strength, kind="stable")).tolist()[:-1]:
+        if len(gone) >= surplus and excess <= 0:
+            break
+        gone.add(i)
+        row_bytes = whole.ends[i + 1] - whole.ends[i]
+        excess -= row_bytes + 2 + 2 * (len(table.rows[i].encode()) + 1)
+    keep = [i for i in range(n) if i not in gone]
+    names = "\0".join(table.rows[i] for i in keep).encode()
+    header = _HEADER.pack(VERSION, len(keep), len(names), len(whole.history) // _ENTRY.size)
+    rows = (data[whole.ends[i] : whole.ends[i + 1]] for i in keep)
+    return b"".join((header, names, bytes(whole.kinds[i] for i in keep), *rows, whole.history))
 
 
 def _row_of(events: Sequence[tuple[float, float]]) -> Row:

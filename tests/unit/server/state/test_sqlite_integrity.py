@@ -293,6 +293,27 @@ def test_a_flipped_bit_where_nothing_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("table", "asked"),
+    [
+        ("events", "SELECT digest FROM events WHERE event_id = 'event-9'"),
+        ("users", "SELECT state FROM users WHERE owner = 'user-2'"),
+        ("items", "SELECT body FROM items"),
+    ],
+)
+def test_a_flipped_bit_that_makes_a_value_a_text(path: Path, table: str, asked: str) -> None:
+    """The lowest bit of its serial type, which is before all columns of its row."""
+    fill(path)
+    data, value = path.read_bytes(), stored(path, asked)
+    at, kind = data.index(value), 12 + 2 * len(value)
+    name = bytes([kind]) if kind < 128 else bytes([128 | kind >> 7, kind & 127])
+    flip(path, data.rindex(name, at - 120, at) + len(name) - 1)
+    with closing(SqliteStore(path, records())) as store:
+        found = store.check()
+        assert found.damaged == {table: 1}
+        assert found.values == 52 + 6 + 1 + 1 + 1 + 1
+
+
+@pytest.mark.parametrize(
     "asked",
     [
         "SELECT value FROM events WHERE event_id = 'event-9'",
