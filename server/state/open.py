@@ -19,6 +19,8 @@ StateCheck = Literal["full", "quick", "off"]
 REDIS = ("redis://", "rediss://", "redis+cluster://", "rediss+cluster://")
 QUICK_CHECK_S = 0.5
 """How long a quick check may take; some 20 MB of state are checked wholly in it."""
+TELLING_S = 1.0
+"""A check that takes longer is told of."""
 
 log = structlog.get_logger()
 
@@ -113,4 +115,5 @@ def _require_whole(store: Store, budget_s: float | None, monotonic: Callable[[],
             " 'ebbing state check' tells more"
         )
     took_s = round(monotonic() - began, 3)
-    log.info("state checked", whole=found.complete, values=found.values, took_s=took_s)
+    if took_s > TELLING_S:
+        log.info("state checked", whole=found.complete, values=found.values, took_s=took_s)

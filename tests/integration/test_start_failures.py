@@ -14,9 +14,11 @@ import grpc
 import pytest
 
 from ebbing.client import EbbingError, user_event
+from server.state.sqlite import SqliteStore
 from server.state.sqlite_file import opened
 from tests.harness.gateway import ROOT, GatewayProcess, StartGateway, ebbing_command, environment
 from tests.harness.release import LOG, TinyRelease
+from tests.harness.state import records
 from tests.harness.triton import RunningTriton, free_ports
 
 NOBODY = "127.0.0.1:1"
@@ -74,6 +76,7 @@ def test_an_address_of_another_machine(settings: dict[str, Any]) -> None:
 
 
 def test_the_state_file_is_locked(settings: dict[str, Any]) -> None:
+    SqliteStore(Path(settings["state"]), records()).close()
     locker = (
         "import apsw, sys\n"
         "db = apsw.Connection(sys.argv[1])\n"
