@@ -19,7 +19,9 @@ from server.state.redis import PARTITIONS, RedisStore
 from server.state.redis_append import Logged as LoggedValue
 from server.state.redis_append import claim_of
 from server.state.redis_keys import Keys
-from server.state.sqlite import DAY_US, SqliteStore
+from server.state.sqlite import SqliteStore
+from server.state.sqlite_file import opened
+from server.state.sqlite_forgetting import DAY_US
 from server.state.store import Interaction, item_heat
 from server.state.user_state import Bounds, Logged
 from server.state.vault import PlainVault
@@ -158,7 +160,7 @@ class RawSqlite:
     def __init__(self, path: Path) -> None:
         """Open the file, or make it."""
         sqlite(path).close()
-        self.db = apsw.Connection(str(path))
+        self.db = opened(path)
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536"):
             self.db.execute(f"PRAGMA {pragma}").fetchall()
         self.db.execute("PRAGMA secure_delete = ON").fetchall()

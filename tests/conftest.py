@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+# Failures in the shared suites are explained as those of the tests themselves.
+pytest.register_assert_rewrite("tests.suites")
 
 # Real processes that tests of several folders share: one Triton, one release, one gateway a run.
 pytest_plugins = (

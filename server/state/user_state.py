@@ -27,8 +27,8 @@ __all__ = ["Bounds", "Logged", "advanced", "decode", "decode_all", "same"]
 VERSION = 3
 MAX_LISTED = 12
 """Events of a row that is kept as its events."""
-ALARM_BYTES = 96
-"""Room for what is stored of a user besides state and what was told."""
+ALARM_BYTES = 192
+"""Room for what is stored of a user besides state and what was told: name, alarm and seals."""
 
 _HEADER = struct.Struct("<BHIB")
 """Version, rows, bytes of names, entries of history."""

@@ -20,9 +20,6 @@ from server.metrics import Metrics
 from server.state.sqlite import SqliteStore
 from tests.harness.state import records
 
-# Failures in the shared suites are explained as those of the tests themselves.
-pytest.register_assert_rewrite("tests.suites")
-
 Sample = Callable[..., float]
 """The value of a metric with labels; 0 where it was never touched."""
 

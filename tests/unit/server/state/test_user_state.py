@@ -114,7 +114,7 @@ def test_a_user_of_200_events_in_30_interests_takes_less_than_six_kilobytes() ->
             for n in range(200)
         ]
         worst = max(worst, len(state_of(log)))
-    assert worst < 6000 - 30 * len("department/category-00,,") - 96
+    assert worst < 6000 - 30 * len("department/category-00,,") - 192
 
 
 def test_weights_that_are_none_are_refused() -> None:
