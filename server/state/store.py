@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -364,4 +365,4 @@ def item_heat(time_s: float, weight: float) -> float:
     Decaying forward from a landmark keeps the order of items right without ever rewriting them
     (Cormode, Shkapenyuk, Srivastava and Xu, *Forward Decay*, ICDE 2009).
     """
-    return float(np.log2(weight) + time_s / HEAT_HALF_LIFE_S)
+    return math.log2(weight) + time_s / HEAT_HALF_LIFE_S

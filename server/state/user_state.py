@@ -10,14 +10,25 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, pairwise, repeat
+from math import exp2
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ebbing.history import HISTORY_LENGTH
-from ebbing.interest.bank import BANK_SIZE, Row, event_row, events_row, merge_rows, trace_rows
+from ebbing.interest.bank import (
+    BANK_SIZE,
+    HALF_LIVES_S,
+    Row,
+    event_row,
+    events_row,
+    merge_rows,
+    period_start,
+    trace_rows,
+)
+from ebbing.interest.occasions import LEVELS, merge, single
 from ebbing.interest.profile import interest_vectors
 from ebbing.interest.trace import TOTAL, TraceTable
 from server.state.store import History, Interaction, UserState
@@ -36,6 +47,7 @@ _EVENT = struct.Struct("<2d")
 """Time, weight."""
 _LISTED = tuple(struct.Struct(f"<{2 * events}d") for events in range(MAX_LISTED + 1))
 """Rows of so many events."""
+_RATES = tuple((-1.0 / HALF_LIVES_S).tolist())
 _SUMS, _SUMS_AND_CLOSED = 0, 255
 """Kinds of rows kept as sums; others have as many events as their kind says."""
 _OCCASIONS = 3 + BANK_SIZE
@@ -278,8 +290,11 @@ class _Draft:
         else:
             kind, row = self.kinds[i], self.data[self.ends[i] : self.ends[i + 1]]
             if kind in (_SUMS, _SUMS_AND_CLOSED):
-                merged = merge_rows(_summed_row(kind, row), _row_of(events))
-                self.kinds[i], self.changed[i] = _packed(merged)
+                if len(events) == 1:
+                    self.kinds[i], self.changed[i] = _with_event(kind, row, *events[0])
+                else:
+                    merged = merge_rows(_summed_row(kind, row), _row_of(events))
+                    self.kinds[i], self.changed[i] = _packed(merged)
                 return
             if len(events) == 1 and kind < MAX_LISTED:
                 (event,) = events
@@ -351,6 +366,36 @@ def _summed_row(kind: int, data: bytes) -> Row:
     occasions = tuple(sums[_OCCASIONS : _OCCASIONS + 4].view(np.uint64).tolist())
     closed = sums[-BANK_SIZE:] if kind == _SUMS_AND_CLOSED else np.zeros(BANK_SIZE)
     return Row(sums[3:_OCCASIONS], closed, count, first, last, occasions)
+
+
+def _with_event(kind: int, data: bytes, time: float, weight: float) -> tuple[int, bytes]:
+    """A row kept as sums with one event more: ``merge_rows`` in a third of its time, as most
+    events come alone and ten numbers are too few for arrays."""
+    row = _CLOSED_ROW if kind == _SUMS_AND_CLOSED else _OPEN_ROW
+    count, first, last, *numbers = row.unpack(data)
+    opened, ladder = numbers[:BANK_SIZE], tuple(numbers[BANK_SIZE : BANK_SIZE + LEVELS])
+    closed = numbers[BANK_SIZE + LEVELS :] or [0.0] * BANK_SIZE
+    start, own = period_start(max(last, time)), period_start(min(last, time))
+    if start == own:
+        older, newer = (opened, weight) if time >= last else (weight, opened)
+        opened = _sum(newer, older, abs(time - last))
+    elif time >= last:
+        closed = _sum(_sum(0.0, closed, start - own), opened, start - last)
+        opened = [weight] * BANK_SIZE
+    else:
+        closed = _sum(closed, weight, start - time)
+    occasions = merge(ladder, last, single(), time)
+    numbers = [count + 1.0, min(first, time), max(last, time), *opened, *occasions]
+    if any(closed):
+        return _SUMS_AND_CLOSED, _CLOSED_ROW.pack(*numbers, *closed)
+    return _SUMS, _OPEN_ROW.pack(*numbers)
+
+
+def _sum(newer: list[float] | float, older: list[float] | float, elapsed: float) -> list[float]:
+    """Sums, one a rate or the same for all, and others of so many seconds before."""
+    now = newer if isinstance(newer, list) else repeat(newer)
+    then = older if isinstance(older, list) else repeat(older)
+    return [a + b * exp2(rate * elapsed) for a, b, rate in zip(now, then, _RATES, strict=False)]
 
 
 def _packed(row: Row) -> tuple[int, bytes]:
