@@ -9,8 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ebbing.history import item_key
 from ebbing.v1.user_event_pb2 import UserEvent
-from server.state.redis_append import DAY_US
-from server.state.store import Interaction, Store
+from server.state.store import DAY_US, Interaction, Store
 
 __all__ = ["PRELOADED", "START_US", "event", "events", "preload"]
 

@@ -21,8 +21,7 @@ from server.state.redis_append import claim_of
 from server.state.redis_keys import Keys
 from server.state.sqlite import SqliteStore
 from server.state.sqlite_file import opened
-from server.state.sqlite_forgetting import DAY_US
-from server.state.store import Interaction, item_heat
+from server.state.store import DAY_US, Interaction, item_heat
 from server.state.user_state import Bounds, Logged
 from server.state.vault import PlainVault
 from tests.harness.redis import RedisServer

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import signal
-import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -51,6 +49,7 @@ from server.inference.releases import LoadedRelease, Releases
 from server.inference.triton import TritonClient
 from server.ingest import Ingest
 from server.metrics import BatchMetrics, Metrics
+from server.ports import cannot_listen, require_port
 from server.privacy import Privacy
 from server.recommend.pipeline import Recommender
 from server.retention import Housekeeping
@@ -71,7 +70,7 @@ from server.state.vaults import vault_of
 from server.users import Users
 from server.watch import News, Watch, WatchConfig
 
-__all__ = ["Gateway", "StartError", "gateway", "run"]
+__all__ = ["Gateway", "gateway", "run"]
 
 SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -87,10 +86,6 @@ SERVICES = tuple(
 TRITON_POLL_S = 0.2
 
 log = structlog.get_logger()
-
-
-class StartError(Exception):
-    """The gateway cannot start; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -138,37 +133,13 @@ async def _wait_for_triton(triton: TritonClient, timeout_s: float) -> None:
         await asyncio.sleep(TRITON_POLL_S)
 
 
-def _cannot_listen(host: str, port: int, flag: str, error: Exception) -> StartError:
-    if isinstance(error, OSError) and error.errno != errno.EADDRINUSE:
-        return StartError(
-            f"cannot listen on {host}, port {port} ({error.strerror}):"
-            f" choose another with --host and {flag}"
-        )
-    return StartError(
-        f"port {port} is taken on {host}: stop what holds it, or choose another with {flag}"
-    )
-
-
-def _require_port(host: str, port: int, flag: str) -> None:
-    """Raise if a port cannot be had, before gRPC finds out, which fills stderr with its own words.
-
-    Raises:
-        StartError: it is taken, or the address is none of this machine's.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        socket.create_server(address, family=family).close()
-    except OSError as error:
-        raise _cannot_listen(host, port, flag, error) from error
-
-
 def _serve_metrics(
     settings: Settings, registry: CollectorRegistry
 ) -> tuple[str, Callable[[], None]]:
     try:
         server, thread = start_http_server(settings.metrics_port, settings.host, registry)
     except OSError as error:
-        raise _cannot_listen(
+        raise cannot_listen(
             settings.host, settings.metrics_port, "--metrics-port", error
         ) from error
 
@@ -336,12 +307,12 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
 
         # Ports first: whoever may not have them should not wait for models to load.
         if not settings.shared_port:
-            _require_port(settings.host, settings.port, "--port")
-        _require_port(settings.host, settings.metrics_port, "--metrics-port")
+            require_port(settings.host, settings.port, "--port")
+        require_port(settings.host, settings.metrics_port, "--metrics-port")
         try:
             port = server.add_insecure_port(f"{settings.host}:{settings.port}")
         except RuntimeError as error:
-            raise _cannot_listen(settings.host, settings.port, "--port", error) from error
+            raise cannot_listen(settings.host, settings.port, "--port", error) from error
         metrics_address, stop_metrics = _serve_metrics(settings, registry)
         stack.callback(stop_metrics)
 

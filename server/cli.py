@@ -63,10 +63,11 @@ def serve(
     from pydantic import ValidationError
 
     from ebbing.manifest import ManifestError
-    from server.app import Gateway, StartError, run
+    from server.app import Gateway, run
     from server.errors import EbbingError
     from server.inference.errors import InferenceError
     from server.logs import configure_logs
+    from server.ports import StartError
     from server.settings import Settings
     from server.state.keys import KeyFileError
     from server.workers import Serving, WorkerFailed, run_workers
@@ -111,11 +112,6 @@ def serve(
         raise CommandError(f"{error}{detail}") from error
     except (KeyFileError, ManifestError, StartError, WorkerFailed) as error:
         raise CommandError(str(error)) from error
-    except OSError as error:
-        raise CommandError(
-            f"cannot listen on {settings.host}, port {settings.port} ({error.strerror}):"
-            " choose another with --host and --port"
-        ) from error
     except asyncio.CancelledError:
         typer.echo("stopped before it served")
 

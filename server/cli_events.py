@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ebbing.cli import CommandError
-from server.cli_opening import existing, opened, settings_of
+from server.cli_opening import State, existing, opened, settings_of
 
 if TYPE_CHECKING:
     from server.events_export import Export
@@ -34,12 +34,6 @@ events = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-State = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE", help="State of the gateway, or its URL.", show_default="ebbing.db"
-    ),
-]
 
 
 @events.command("export")

@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from ebbing.cli import CommandError
 
@@ -17,7 +19,18 @@ if TYPE_CHECKING:
     from server.state.store import Store
     from server.state.user_state import Bounds
 
-__all__ = ["bounds_of", "existing", "opened", "records_of", "settings_of"]
+__all__ = ["State", "bounds_of", "existing", "opened", "records_of", "settings_of"]
+
+State = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        metavar="FILE",
+        help="State of the gateway, or its URL.",
+        show_default="ebbing.db",
+    ),
+]
+"""Which state a command looks at."""
 
 
 def settings_of(**given: object) -> Settings:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from ebbing.cli import CommandError
-from server.cli_opening import bounds_of, existing, opened, records_of, settings_of
+from server.cli_opening import State, bounds_of, existing, opened, records_of, settings_of
 
 if TYPE_CHECKING:
     from server.settings import Settings
@@ -24,22 +24,13 @@ state = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-Where = Annotated[
-    str | None,
-    typer.Option(
-        "--state",
-        metavar="FILE",
-        help="State of the gateway, or its URL.",
-        show_default="ebbing.db",
-    ),
-]
 KeyFile = Annotated[Path | None, typer.Option(metavar="FILE", show_default="that of the gateway")]
 
 
 @state.command()
 def backup(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The backup; a state file itself.")],
-    where: Where = None,
+    where: State = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Copy the state as it is at this moment, while gateways go on, and check the copy.
@@ -77,7 +68,7 @@ def backup(
 @state.command()
 def restore(
     source: Annotated[Path, typer.Argument(metavar="BACKUP", help="As 'backup' wrote it.")],
-    where: Where = None,
+    where: State = None,
 ) -> None:
     """Check a backup and put it in the place of a state file that no gateway uses.
 
@@ -116,7 +107,7 @@ def restore(
 
 @state.command()
 def check(
-    where: Where = None,
+    where: State = None,
     cut: Annotated[
         bool,
         typer.Option(
@@ -176,7 +167,7 @@ def check(
 
 @state.command()
 def rebuild(
-    where: Where = None,
+    where: State = None,
     user: Annotated[
         list[str] | None,
         typer.Option("--user", metavar="ID", help="Of this user alone; may be repeated."),

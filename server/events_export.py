@@ -17,6 +17,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ebbing.durable import sync
 from ebbing.events import EventType
 from ebbing.exported import (
     FORMAT,
@@ -225,14 +226,14 @@ def _write_parts(
     )
     paths = [folder / part_path(str(day), number) for (day,) in by_day]
     list(writers.map(_write_part, paths, by_day.values()))
-    list(writers.map(_sync, [folder, *(path.parent for path in paths)]))
+    list(writers.map(sync, [folder, *(path.parent for path in paths)]))
 
 
 def _write_part(path: Path, events: pl.DataFrame) -> None:
     path.parent.mkdir(exist_ok=True)
     unfinished = path.with_suffix(".part")
     events.write_parquet(unfinished, compression="zstd")
-    _sync(unfinished)
+    sync(unfinished)
     unfinished.rename(path)
 
 
@@ -240,18 +241,9 @@ def _write_progress(folder: Path, done: Export) -> None:
     unfinished = folder / UNFINISHED_PROGRESS
     told = json.dumps({"format": FORMAT, **asdict(done)}, indent=2)
     unfinished.write_text(told + "\n", encoding="utf-8")
-    _sync(unfinished)
+    sync(unfinished)
     unfinished.rename(folder / PROGRESS_FILE)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    """Have a file or folder on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(folder)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 
 from ebbing.history import HISTORY_LENGTH, EncodedHistory, encode_history
 from ebbing.interest.course import Course
-from ebbing.interest.profile import interest_vectors
+from ebbing.interest.profile import weakest_first
 from ebbing.interest.trace import Event, TraceTable
 from server.errors import AtBeforeFirstEvent
 from server.state.store import History, Interaction, Store
@@ -151,8 +151,7 @@ def _strongest(traces: TraceTable, most: int) -> TraceTable:
     surplus = len(traces.names) - most
     if surplus <= 0:
         return traces
-    strength = interest_vectors(traces, traces.span[1]).long_term
-    return traces.without(traces.names[i] for i in np.argsort(strength, kind="stable")[:surplus])
+    return traces.without(traces.names[i] for i in weakest_first(traces)[:surplus])
 
 
 def _newest_us(traces: TraceTable) -> int:

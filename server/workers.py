@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from server.ports import reserved_port
 from server.settings import Settings, environment_with
 
 __all__ = ["Serving", "WorkerFailed", "run_workers"]
@@ -75,14 +75,14 @@ async def run_workers(
         started: told when all processes serve.
 
     Raises:
-        OSError: the port cannot be had.
+        StartError: the port cannot be had.
         WorkerFailed: a process ended before it served.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    with closing(_reserved(settings.host, settings.port)) as reserved:
+    with closing(reserved_port(settings.host, settings.port, "--port")) as reserved:
         port = reserved.getsockname()[1]
         workers = [
             _Worker(n, _environment(settings, given, port, n)) for n in range(settings.workers)
@@ -115,20 +115,6 @@ def _environment(
         "watch": settings.watch and number == 0,
     }
     return environment_with(own)
-
-
-def _reserved(host: str, port: int) -> socket.socket:
-    """A socket that holds the port, and lets whoever asks for it too share it."""
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    socket.create_server(address, family=family).close()  # fails if somebody else listens
-    reserved = socket.socket(family, kind)
-    try:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(address)
-    except OSError:
-        reserved.close()
-        raise
-    return reserved
 
 
 async def _served(worker: _Worker, processes: dict[int, Process]) -> str:

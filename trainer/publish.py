@@ -19,6 +19,7 @@ from google.protobuf import text_format
 from torch import Tensor
 from tritonclient.grpc import model_config_pb2
 
+from ebbing.durable import sync
 from ebbing.history import LAYOUT_DIGEST, MODEL_TENSORS, TensorSpec
 from ebbing.manifest import Manifest, ModelFiles, releases, sha256_of
 from trainer.export import PARITY_ATOL, SAMPLE_DTYPES, ExportError, difference, outputs_of
@@ -60,9 +61,9 @@ def publish(folder: Path, repository: Path, created: str, rename: Rename = os.re
             manifest = _stage(run, staging, release, created, parity)
             for model in MODEL_TENSORS:
                 rename(staging / model, repository / model / str(release))
-                _sync(repository / model)
+                sync(repository / model)
             rename(staging / "release", Manifest.folder(repository, release))
-            _sync(repository / "releases")
+            sync(repository / "releases")
         except BaseException:
             # Without its release all of it is debris; after a kill the next publish clears it.
             _clear_debris(repository)
@@ -251,15 +252,6 @@ def _stage(
     )
     (staging / "release" / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     for path in sorted(staging.rglob("*"), reverse=True):
-        _sync(path)
-    _sync(staging)
+        sync(path)
+    sync(staging)
     return manifest
-
-
-def _sync(path: Path) -> None:
-    """Force a file or a folder's entries to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ebbing.interest.bank import HALF_LIVES_S
 from ebbing.interest.trace import TraceTable
 
-__all__ = ["InterestVectors", "interest_vectors", "previous_interest_vector"]
+__all__ = ["InterestVectors", "interest_vectors", "previous_interest_vector", "weakest_first"]
 
 Floats = NDArray[np.float64]
 
@@ -52,6 +52,13 @@ def interest_vectors(table: TraceTable, at: float) -> InterestVectors:
     """
     bank = table.bank(at)
     return InterestVectors(bank @ SHORT_TERM, bank @ LONG_TERM, bank @ BLENDED)
+
+
+def weakest_first(table: TraceTable) -> list[int]:
+    """Numbers of the N interests, the weakest in the long term first: the order they go in."""
+    strength = interest_vectors(table, table.span[1]).long_term
+    order: list[int] = np.argsort(strength, kind="stable").tolist()
+    return order
 
 
 def previous_interest_vector(table: TraceTable, at: float) -> Floats:

@@ -28,13 +28,13 @@ from server.rpc.mapping import (
 from server.rpc.paging import page_size, read_number, read_numbers, write_token
 from server.rpc.validation import Checks
 from server.rpc.watching import Watching
+from server.state.store import DAY_US
 from server.users import Users, UserView
 
 __all__ = ["Interests"]
 
 MAX_HISTORY_INTERESTS = 64
 MAX_NODES, DEFAULT_NODES = 256, 64
-DAY_US = 86_400_000_000
 
 
 class Interests(interest_service_pb2_grpc.InterestServiceServicer):

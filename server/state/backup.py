@@ -13,7 +13,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from ebbing.durable import sync
 from server.errors import EbbingError
+from server.state.listing import each, held_users
 from server.state.migrate import Journal, Migration
 from server.state.records import Records
 from server.state.sqlite import SqliteStore
@@ -36,7 +38,6 @@ __all__ = [
 
 _LOCK_BYTES = range(0x40000000, 0x40000000 + 512)
 """Where SQLite has its locks; each connection with a write-ahead log holds one all the time."""
-PAGE = 1000
 T = TypeVar("T")
 
 
@@ -102,9 +103,9 @@ def _written(out: Path, force: bool) -> Iterator[Path]:
         with partial.open("xb") as file:
             os.fchmod(file.fileno(), 0o600)
         yield partial
-        _sync(partial)
+        sync(partial)
         partial.replace(out)
-        _sync(out.parent)
+        sync(out.parent)
     except OSError as error:
         raise BackupError(f"{out} cannot be written: {error.strerror}") from error
     finally:
@@ -181,7 +182,7 @@ def go_on_without_end(state: Path, aside: Path) -> int:
                 raise BackupError(f"the write-ahead log of {state} is whole: nothing was cut")
             before = wal_of(state).stat().st_size
             shutil.copyfile(wal_of(state), aside)
-            _sync(aside)
+            sync(aside)
             cut(state, wal)
             return before - wal.end
     except OSError as error:
@@ -220,7 +221,7 @@ def restore(backup: Path, state: Path, records: Records, aside: Path, told: Told
         deleted = None
         if remembered and remembered[0] == found.store_id:
             deleted = _deleted_again(partial, records, remembered[1])
-        _sync(partial)
+        sync(partial)
         with _exclusively(state):
             kept = _exchange(partial, state, aside)
         return Restored(found, kept, len(erased), deleted)
@@ -262,12 +263,12 @@ def _exchange(new: Path, state: Path, aside: Path) -> Path | None:
     for old, kept in ((state, aside), (wal_of(state), wal_of(aside))):
         if old.exists():
             os.link(old, kept)
-    _sync(state.parent)
+    sync(state.parent)
     # The log is of the old file: the new one must never be seen beside it.
     wal_of(state).unlink(missing_ok=True)
     state.with_name(f"{state.name}-shm").unlink(missing_ok=True)
     new.replace(state)
-    _sync(state.parent)
+    sync(state.parent)
     return aside if aside.exists() else None
 
 
@@ -286,7 +287,7 @@ def _remembered(state: Path, records: Records) -> tuple[str, list[Tombstone]] | 
         return None
     try:
         with closing(SqliteStore(state, records)) as store:
-            return store.alarms.store_id, list(_all(store.deletions))
+            return store.alarms.store_id, list(each(store.deletions))
     except EbbingError:
         return None
 
@@ -294,33 +295,18 @@ def _remembered(state: Path, records: Records) -> tuple[str, list[Tombstone]] | 
 def _deleted_again(path: Path, records: Records, tombstones: Iterable[Tombstone]) -> int:
     """Delete users that were deleted after the backup was taken; how many deletions that were."""
     with closing(SqliteStore(path, records)) as store:
-        known = {one.digest: one for one in _all(store.deletions)}
+        known = {one.digest: one for one in each(store.deletions)}
         new = [one for one in tombstones if known.get(one.digest) != one]
         if new:
             digests = {one.digest for one in new}
-            named = {one.user_id for one in _all(store.users)}
-            for one in _all(store.all_relations):
-                named |= {one.user_id, one.other_user_id}
-            gone = (u for u in named if tombstone_digest(u, store.alarms.store_id) in digests)
+            gone = (
+                u
+                for u in held_users(store)
+                if tombstone_digest(u, store.alarms.store_id) in digests
+            )
             store.forget(map(records.owner_of, gone))
             store.write_deletions(new)
     return len(new)
-
-
-def _all(pages: Callable[[str, int], tuple[list[T], str]]) -> Iterator[T]:
-    after, ended = "", None
-    while after != ended:
-        ended = after
-        page, after = pages(after, PAGE)
-        yield from page
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _unlink(path: Path) -> None:

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Protocol
 import apsw
 
 from server.errors import EbbingError, StorageFull, StoreUnavailable
+from server.state.sqlite_kind import FileKind, step
 
 __all__ = ["Keyring", "SqliteKeyring", "WrappedKey"]
 
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x45626232
+KEYRING = FileKind("keyring", "keyring", application_id=0x45626232, schema_version=1)
 BUSY_TIMEOUT_MS = 5000
 SCHEMA = """
 CREATE TABLE data_keys (
@@ -189,31 +189,22 @@ class SqliteKeyring:
 
     @contextmanager
     def _transaction(self) -> Iterator[apsw.Connection]:
-        db = self._write
-        with _translated(), self._writing:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        with _translated(), self._writing, step(self._write) as db:
+            yield db
 
     def _make(self, random: Callable[[int], bytes]) -> None:
         with self._transaction() as db:
             if not next(db.execute("SELECT count(*) FROM sqlite_schema"))[0]:
                 db.execute(SCHEMA)
                 db.execute("INSERT INTO facts VALUES (?, 0)", (random(8).hex(),))
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                KEYRING.mark(db)
 
 
 def _connected(path: Path) -> apsw.Connection:
     db = apsw.Connection(str(path))
     try:
         db.set_busy_timeout(BUSY_TIMEOUT_MS)
-        _check(db)  # before the first pragma that writes: the file may be somebody else's
+        KEYRING.require(db)  # before the first pragma that writes: the file may be somebody else's
         # What is deleted is overwritten, or it would stay readable in the file's free space.
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
             db.execute(f"PRAGMA {pragma}").fetchall()
@@ -221,20 +212,6 @@ def _connected(path: Path) -> apsw.Connection:
         db.close()
         raise
     return db
-
-
-def _check(db: apsw.Connection) -> None:
-    # First, as another gateway may be making the file: with its tables comes all the rest.
-    ((tables,),) = db.execute("SELECT count(*) FROM sqlite_schema")
-    ((application,),) = db.execute("PRAGMA application_id")
-    ((version,),) = db.execute("PRAGMA user_version")
-    if tables and application != APPLICATION_ID:
-        raise StoreUnavailable("not a keyring of Ebbing: name another file")
-    if tables and version != SCHEMA_VERSION:
-        raise StoreUnavailable(
-            f"the keyring is of version {version}, this gateway reads {SCHEMA_VERSION}:"
-            " run the version that wrote it"
-        )
 
 
 @contextmanager

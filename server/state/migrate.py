@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from server.errors import UserErased
 from server.state import user_state
+from server.state.listing import each, held_users, pages
 from server.state.store import (
     Interaction,
     Rollout,
@@ -142,7 +143,7 @@ class Migration:
         """
         source, target, checked = self._source, self._target, 0
         sizes = source.size(), target.size()
-        for page in _pages(source.users, USERS_AT_ONCE):
+        for page in pages(source.users, USERS_AT_ONCE):
             for one in page:
                 copy = target.user(one.user_id)
                 if copy is None or not _same(one, copy):
@@ -188,24 +189,17 @@ class Migration:
                     self._target.delete_item(one.item_id)
 
     def _copy_deletions(self) -> None:
-        known = {one.digest: one for one in _each(self._target.deletions)}
+        known = {one.digest: one for one in each(self._target.deletions)}
         new = {
-            one.digest: one for one in _each(self._source.deletions) if known.get(one.digest) != one
+            one.digest: one for one in each(self._source.deletions) if known.get(one.digest) != one
         }
-        for user_id in self._held() if new else ():
+        for user_id in held_users(self._target) if new else ():
             if found := new.get(tombstone_digest(user_id, self._source.alarms.store_id)):
                 # Copied before the deletion; whoever came back since is copied anew.
                 back = self._read(lambda user: list(self._source.events_of(user)), user_id)
                 self._target.delete_user(user_id, found.deletion.receipt_id, found.deletion.time_us)
                 self._append(back)
         self._target.write_deletions(list(new.values()))
-
-    def _held(self) -> set[str]:
-        """Users of whom the target holds anything."""
-        found = {one.user_id for one in _each(self._target.users)}
-        for one in _each(self._target.all_relations):
-            found |= {one.user_id, one.other_user_id}
-        return found
 
     def _catch_up(self) -> set[str]:
         """Copy the log as far as it goes; whose events came."""
@@ -268,7 +262,7 @@ class Migration:
     def _pages(
         self, read: Callable[[str, int], tuple[list[T], str]], limit: int
     ) -> Iterator[list[T]]:
-        return _pages(lambda after, most: self._read(read, after, most), limit)
+        return pages(lambda after, most: self._read(read, after, most), limit)
 
     def _read(self, read: Callable[..., T], *values: object) -> T:
         """What is read, also while a user of whom it is is being deleted."""
@@ -280,20 +274,6 @@ class Migration:
             "some of what is stored nobody can read, as its keys are gone: check the state with"
             " 'ebbing state check'"
         )
-
-
-def _pages(read: Callable[[str, int], tuple[list[T], str]], limit: int) -> Iterator[list[T]]:
-    after, ended = "", None
-    while after != ended:
-        ended = after
-        page, after = read(after, limit)
-        if page:
-            yield page
-
-
-def _each(read: Callable[[str, int], tuple[list[T], str]]) -> Iterator[T]:
-    for page in _pages(read, ROWS_AT_ONCE):
-        yield from page
 
 
 def _same(one: UserRecord, other: UserRecord) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from server.errors import EbbingError
+from server.state.listing import each
 from server.state.store import Store
 
 __all__ = ["Rebuilt", "logged_users", "rebuild"]
@@ -29,11 +30,7 @@ class Rebuilt:
 
 def logged_users(store: Store) -> Iterator[str]:
     """The ids of all users of whom there are events."""
-    after, ended = "", None
-    while after != ended:
-        ended = after
-        page, after = store.logged_users(after, USERS_AT_ONCE)
-        yield from page
+    return each(store.logged_users, USERS_AT_ONCE)
 
 
 def rebuild(

@@ -15,13 +15,14 @@ from server.state import user_state
 from server.state.alarms import Alarms
 from server.state.records import Records
 from server.state.redis_alarms import RedisAlarms
-from server.state.redis_append import DAY_US, Append, Logged
+from server.state.redis_append import Append, Logged
 from server.state.redis_forgetting import RedisForgetting
 from server.state.redis_keys import Keys, Place
 from server.state.redis_link import PATIENCE_S, Address, Command, RedisLink, Word
 from server.state.redis_scripts import PUT, READ
 from server.state.redis_server import facts_of, used_bytes
 from server.state.store import (
+    DAY_US,
     Interaction,
     RelationRecord,
     StoreSize,

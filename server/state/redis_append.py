@@ -29,7 +29,7 @@ from server.state.records import Records
 from server.state.redis_keys import Keys
 from server.state.redis_link import Command, RedisLink, Word
 from server.state.redis_scripts import APPEND, CLAIM, HEAT, LOOK_UP, RELEASE, Script
-from server.state.store import Interaction, WriteOutcome, item_heat
+from server.state.store import DAY_US, Interaction, WriteOutcome, item_heat
 
 __all__ = ["DAY_US", "Append", "Logged", "claim_of", "forget_erasing", "recall", "release"]
 
@@ -38,7 +38,6 @@ ABANDONED_S = 5.0
 PAUSE_S = 0.02
 LOGGED = (WriteOutcome.ACCEPTED, WriteOutcome.DUPLICATE)
 PAGE = 128
-DAY_US = 86_400_000_000
 
 _HEAD = struct.Struct("<16sq")
 """Digest and time of a stored event."""

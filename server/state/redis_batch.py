@@ -52,24 +52,18 @@ class Batch:
     """Commands, and what has become of them so far."""
 
     commands: Sequence[Command]
-    timeout_s: float
-    replicate: bool
-    together: bool
-    answers: list[Any]
+    timeout_s: float = READ_TIMEOUT_S
+    replicate: bool = False
+    together: bool = False
+    answers: list[Any] = field(init=False)
     failed: dict[int, Exception] = field(default_factory=dict)
     """Why they failed last, by number."""
     asking: dict[int, str] = field(default_factory=dict)
     """Which server to ask for keys that it is just being handed, by number."""
 
-    @classmethod
-    def of(
-        cls,
-        commands: Sequence[Command],
-        timeout_s: float = READ_TIMEOUT_S,
-        replicate: bool = False,
-        together: bool = False,
-    ) -> Batch:
-        return cls(commands, timeout_s, replicate, together, [None] * len(commands))
+    def __post_init__(self) -> None:
+        """None is answered yet."""
+        self.answers = [None] * len(self.commands)
 
     def take_together(self, numbers: Sequence[int], answer: Callable[[], Any]) -> None:
         """Take the answers of a transaction: of each of its commands, and then of all."""

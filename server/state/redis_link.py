@@ -141,7 +141,7 @@ class RedisLink:
         Raises:
             StoreUnavailable: it does not answer.
         """
-        batch = Batch.of([Command(0, words)])
+        batch = Batch([Command(0, words)])
         self._attempt(batch, {server: [0]})
         for error in batch.failed.values():
             raise _translated(error) from error
@@ -153,7 +153,7 @@ class RedisLink:
         Raises:
             StoreUnavailable: a server refuses, or does not answer.
         """
-        batch = Batch.of(commands)
+        batch = Batch(commands)
         self._run(batch, self._patience_s if patient else READ_PATIENCE_S)
         return batch.answers
 
@@ -182,7 +182,7 @@ class RedisLink:
             StorageFull: a server has no room; the others have written.
         """
         replicate, together = replicate and not self.one_server, together and self.one_server
-        batch = Batch.of(commands, ANSWER_TIMEOUT_S, replicate, together)
+        batch = Batch(commands, ANSWER_TIMEOUT_S, replicate, together)
         self._run(batch, self._patience_s if patient else READ_PATIENCE_S, repeat, resent)
         return batch.answers
 
@@ -310,7 +310,7 @@ class RedisLink:
     def _look_around(self) -> None:
         """Ask who holds which slots; where nobody can tell, all stays as it was."""
         for name in dict.fromkeys([*self.masters, *self._servers, *self._address.servers]):
-            batch = Batch.of([Command(0, ("CLUSTER", "SLOTS"))])
+            batch = Batch([Command(0, ("CLUSTER", "SLOTS"))])
             self._attempt(batch, {name: [0]})
             if batch.failed:
                 continue

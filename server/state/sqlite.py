@@ -26,12 +26,12 @@ from server.state.sqlite_alarms import ALARM_SCHEMA, SqliteAlarms
 from server.state.sqlite_catalogue import CATALOGUE_SCHEMA
 from server.state.sqlite_file import SqliteFile
 from server.state.sqlite_forgetting import (
-    DAY_US,
     DELETION_SCHEMA,
     SqliteForgetting,
     counted,
 )
 from server.state.store import (
+    DAY_US,
     Interaction,
     StoreSize,
     UserRecord,

@@ -18,12 +18,12 @@ import apsw.sqlite_extra
 import numpy as np
 
 from server.errors import EbbingError, StorageFull, StoreUnavailable
+from server.state.sqlite_kind import FileKind, step
 from server.state.sqlite_wal import read_wal, sums_of
 
 __all__ = ["SqliteFile", "opened"]
 
-SCHEMA_VERSION = 3
-APPLICATION_ID = 0x45626231
+STATE = FileKind("state file", "state", application_id=0x45626231, schema_version=3)
 BUSY_TIMEOUT_MS = 5000
 DAMAGED = "the state file is damaged, or is none: restore it from a backup"
 NO_CHECKSUMS = (
@@ -71,16 +71,8 @@ class SqliteFile:
     @contextmanager
     def transaction(self) -> Iterator[apsw.Connection]:
         """One synced transaction that holds the write lock from its start; rolled back on error."""
-        db = self.write
-        with self._translated():
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        with self._translated(), step(self.write) as db:
+            yield db
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows as the thread that reads sees them."""
@@ -208,7 +200,7 @@ class SqliteFile:
             # What turns out to be damaged stays as it is.
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             db.set_busy_timeout(BUSY_TIMEOUT_MS)
-            self._check(db)  # before the first pragma that writes: the file may be another's
+            STATE.require(db)  # before the first pragma that writes: the file may be another's
             for pragma in (
                 "journal_mode = WAL",
                 "synchronous = FULL",
@@ -221,20 +213,6 @@ class SqliteFile:
             raise
         return db
 
-    @staticmethod
-    def _check(db: apsw.Connection) -> None:
-        # First, as another gateway may be making the file: with its tables comes all the rest.
-        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_schema")
-        ((application,),) = db.execute("PRAGMA application_id")
-        ((version,),) = db.execute("PRAGMA user_version")
-        if tables and application != APPLICATION_ID:
-            raise StoreUnavailable("not a state file of Ebbing: name another file")
-        if tables and version != SCHEMA_VERSION:
-            raise StoreUnavailable(
-                f"the state is of version {version}, this gateway reads {SCHEMA_VERSION}:"
-                " run the version that wrote it"
-            )
-
     def _prepare(self, schema: str, max_bytes: int) -> None:
         db = self.write
         ((page_bytes,),) = db.execute("PRAGMA page_size")
@@ -244,8 +222,7 @@ class SqliteFile:
             self._require_whole(page_bytes)
             if not next(db.execute("SELECT count(*) FROM sqlite_schema"))[0]:
                 db.execute(schema)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                STATE.mark(db)
             elif _tables(db) != _tables_of(schema):
                 raise StoreUnavailable(
                     "the state file is damaged, as its tables are not those it was made with:"

@@ -11,11 +11,9 @@ import numpy as np
 
 from server.errors import StoreUnavailable, UserErased
 from server.state.sqlite_upkeep import SqliteUpkeep
-from server.state.store import Deletion, tombstone_digest
+from server.state.store import DAY_US, Deletion, tombstone_digest
 
-__all__ = ["DAY_US", "DELETION_SCHEMA", "SqliteForgetting", "counted"]
-
-DAY_US = 86_400_000_000
+__all__ = ["DELETION_SCHEMA", "SqliteForgetting", "counted"]
 
 DELETION_SCHEMA = """
 CREATE TABLE deletions (

@@ -16,6 +16,7 @@ from ebbing.interest.trace import TraceTable
 from server.state.alarms import Alarms
 
 __all__ = [
+    "DAY_US",
     "Deletion",
     "History",
     "Interaction",
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 Interests = tuple[tuple[str, float], ...]
+
+DAY_US = 86_400_000_000
+"""A day in microseconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,59 +10,29 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise, repeat
-from math import exp2
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ebbing.history import HISTORY_LENGTH
-from ebbing.interest.bank import (
-    BANK_SIZE,
-    HALF_LIVES_S,
-    Row,
-    event_row,
-    events_row,
-    merge_rows,
-    period_start,
-    trace_rows,
-)
-from ebbing.interest.occasions import LEVELS, merge, single
-from ebbing.interest.profile import interest_vectors
+from ebbing.interest.profile import weakest_first
 from ebbing.interest.trace import TOTAL, TraceTable
+from server.state.rows import LENGTHS, Event, counted, read_rows
 from server.state.store import History, Interaction, UserState
 
 __all__ = ["Bounds", "Logged", "advanced", "decode", "decode_all", "same"]
 
 VERSION = 3
-MAX_LISTED = 12
-"""Events of a row that is kept as its events."""
 ALARM_BYTES = 192
 """Room for what is stored of a user besides state and what was told: name, alarm and seals."""
 
 _HEADER = struct.Struct("<BHIB")
 """Version, rows, bytes of names, entries of history."""
-_EVENT = struct.Struct("<2d")
-"""Time, weight."""
-_LISTED = tuple(struct.Struct(f"<{2 * events}d") for events in range(MAX_LISTED + 1))
-"""Rows of so many events."""
-_RATES = tuple((-1.0 / HALF_LIVES_S).tolist())
-_SUMS, _SUMS_AND_CLOSED = 0, 255
-"""Kinds of rows kept as sums; others have as many events as their kind says."""
-_OCCASIONS = 3 + BANK_SIZE
-_OPEN_ROW = struct.Struct("<3d10d4Q")
-_CLOSED_ROW = struct.Struct("<3d10d4Q10d")
-"""Count, first, last, open sums, occasions, closed sums."""
 _ENTRY = struct.Struct("<qqB")
 """Time in microseconds, item key, event type."""
 _ENTRIES = np.dtype([("time", "<i8"), ("key", "<i8"), ("type", "u1")])
-
-_NUMBERS = np.arange(256) * 2
-_NUMBERS[_SUMS] = _OPEN_ROW.size // 8
-_NUMBERS[_SUMS_AND_CLOSED] = _CLOSED_ROW.size // 8
-_LENGTHS = bytes(_NUMBERS.clip(max=255).astype(np.uint8))
-"""Numbers of a row by its kind; other kinds than there are have any."""
 
 Logged = Callable[[], Iterable[Interaction]]
 """Reads a user's newest ``HISTORY_LENGTH`` engagements with items from the log."""
@@ -92,7 +62,7 @@ def advanced(
         ValueError: ``data`` is no state.
     """
     draft = _Draft.of(data)
-    changed: dict[str, list[tuple[float, float]]] = {}
+    changed: dict[str, list[Event]] = {}
     entries = []
     for one in interactions:
         if not one.weight:
@@ -128,7 +98,7 @@ def decode_all(states: Sequence[bytes]) -> list[UserState]:
     if not states:
         return []
     parts = [_Parts.of(data) for data in states]
-    opened, closed, times, maps = _rows(
+    opened, closed, times, maps = read_rows(
         np.concatenate([one.kinds for one in parts]), np.concatenate([one.numbers for one in parts])
     )
     ends = list(accumulate((len(one.names) for one in parts), initial=0))
@@ -187,7 +157,7 @@ class _Parts(NamedTuple):
         n, name_bytes, remembered = _header(data)
         at = _HEADER.size + name_bytes
         names = _names(data[_HEADER.size : at], n)
-        count = sum(data[at : at + n].translate(_LENGTHS))
+        count = sum(data[at : at + n].translate(LENGTHS))
         end = at + n + 8 * count
         if len(data) != end + remembered * _ENTRY.size:
             raise ValueError(f"{len(data)} bytes are another state than their header says")
@@ -199,31 +169,6 @@ class _Parts(NamedTuple):
         )
         kinds = np.frombuffer(data, np.uint8, n, at)
         return cls(names, kinds, np.frombuffer(data, "<f8", count, at + n), history)
-
-
-def _rows(
-    kinds: NDArray[np.uint8], numbers: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.uint64]]:
-    """Open and closed sums, times and occasion maps of rows, as ``TraceTable.of`` takes them."""
-    n, lengths = len(kinds), _NUMBERS[kinds]
-    opened, closed = np.zeros((n, BANK_SIZE)), np.zeros((n, BANK_SIZE))
-    times, maps = np.empty((n, 3)), np.empty((n, 4), np.uint64)
-    summed = (kinds == _SUMS) | (kinds == _SUMS_AND_CLOSED)
-    listed = ~summed
-    if listed.any():
-        events = numbers[np.repeat(listed, lengths)].reshape(-1, 2)
-        opened[listed], closed[listed], times[listed], maps[listed] = trace_rows(
-            kinds[listed], events[:, 0], events[:, 1]
-        )
-    if summed.any():
-        starts = np.cumsum(lengths) - lengths
-        sums = numbers[starts[summed, None] + np.arange(_OPEN_ROW.size // 8)]
-        times[summed], opened[summed] = sums[:, :3], sums[:, 3:_OCCASIONS]
-        maps[summed] = sums[:, _OCCASIONS:].view(np.uint64)
-        with_closed = kinds == _SUMS_AND_CLOSED
-        at = starts[with_closed, None] + np.arange(_OPEN_ROW.size // 8, _CLOSED_ROW.size // 8)
-        closed[with_closed] = numbers[at]
-    return opened, closed, times, maps
 
 
 @dataclass(slots=True)
@@ -250,7 +195,7 @@ class _Draft:
         at = _HEADER.size + name_bytes
         names = data[_HEADER.size : at]
         kinds = bytearray(data[at : at + n])
-        ends = [at + n + 8 * end for end in accumulate(kinds.translate(_LENGTHS), initial=0)]
+        ends = [at + n + 8 * end for end in accumulate(kinds.translate(LENGTHS), initial=0)]
         history = data[ends[-1] :]
         if len(history) != remembered * _ENTRY.size:
             raise ValueError(f"{len(data)} bytes are another state than their header says")
@@ -274,40 +219,21 @@ class _Draft:
         )
         return b"".join((header, self.names, self.kinds, *rows, self.history))
 
-    def add(self, name: str, events: list[tuple[float, float]]) -> None:
+    def add(self, name: str, events: list[Event]) -> None:
         """Count events, each (time, weight), for a row."""
-        for _, weight in events:
-            if not 0.0 < weight < float("inf"):
-                raise ValueError(f"weight {weight} of {name!r} is not a finite number above 0")
         i = self.places.get(name)
         if i is None:
-            i, kind, row = len(self.places), 0, b""
+            i, kind, row = len(self.places), 1, b""
             # The total comes first, and has no name.
             self.names = name.encode() if i == 0 else self.names + b"\0" + name.encode()
             self.places[name] = i
             self.kinds.append(kind)
-            known = events
         else:
             kind, row = self.kinds[i], self.data[self.ends[i] : self.ends[i + 1]]
-            if kind in (_SUMS, _SUMS_AND_CLOSED):
-                if len(events) == 1:
-                    self.kinds[i], self.changed[i] = _with_event(kind, row, *events[0])
-                else:
-                    merged = merge_rows(_summed_row(kind, row), _row_of(events))
-                    self.kinds[i], self.changed[i] = _packed(merged)
-                return
-            if len(events) == 1 and kind < MAX_LISTED:
-                (event,) = events
-                if event >= _EVENT.unpack_from(row, len(row) - _EVENT.size):
-                    self.kinds[i], self.changed[i] = kind + 1, row + _EVENT.pack(*event)
-                    return
-            known = [*_EVENT.iter_unpack(row), *events]
-        if len(known) <= MAX_LISTED:
-            known.sort()
-            self.kinds[i] = len(known)
-            self.changed[i] = _LISTED[len(known)].pack(*chain.from_iterable(known))
-        else:
-            self.kinds[i], self.changed[i] = _packed(_row_of(known))
+        try:
+            self.kinds[i], self.changed[i] = counted(kind, row, events)
+        except ValueError as error:
+            raise ValueError(f"{name!r}: {error}") from error
 
     def remember(self, new: list[Interaction], logged: Logged) -> None:
         """Take engagements with items into the history."""
@@ -338,12 +264,11 @@ def _within(bounds: Bounds, data: bytes) -> bytes:
     if surplus <= 0 and excess <= 0:
         return data
     whole, table = _Draft.of(data), decode(data).traces
-    strength = interest_vectors(table, table.span[1]).long_term
     gone: set[int] = set()
-    for i in (1 + np.argsort(strength, kind="stable")).tolist()[:-1]:
+    for weak in weakest_first(table)[:-1]:
         if len(gone) >= surplus and excess <= 0:
             break
-        gone.add(i)
+        gone.add(i := 1 + weak)
         row_bytes = whole.ends[i + 1] - whole.ends[i]
         excess -= row_bytes + 2 + 2 * (len(table.rows[i].encode()) + 1)
     keep = [i for i in range(n) if i not in gone]
@@ -351,59 +276,6 @@ def _within(bounds: Bounds, data: bytes) -> bytes:
     header = _HEADER.pack(VERSION, len(keep), len(names), len(whole.history) // _ENTRY.size)
     rows = (data[whole.ends[i] : whole.ends[i + 1]] for i in keep)
     return b"".join((header, names, bytes(whole.kinds[i] for i in keep), *rows, whole.history))
-
-
-def _row_of(events: Sequence[tuple[float, float]]) -> Row:
-    if len(events) == 1:
-        return event_row(*events[0])
-    times, weights = zip(*sorted(events), strict=True)
-    return events_row(times, weights)
-
-
-def _summed_row(kind: int, data: bytes) -> Row:
-    sums = np.frombuffer(data, "<f8")
-    count, first, last = sums[:3].tolist()
-    occasions = tuple(sums[_OCCASIONS : _OCCASIONS + 4].view(np.uint64).tolist())
-    closed = sums[-BANK_SIZE:] if kind == _SUMS_AND_CLOSED else np.zeros(BANK_SIZE)
-    return Row(sums[3:_OCCASIONS], closed, count, first, last, occasions)
-
-
-def _with_event(kind: int, data: bytes, time: float, weight: float) -> tuple[int, bytes]:
-    """A row kept as sums with one event more: ``merge_rows`` in a third of its time, as most
-    events come alone and ten numbers are too few for arrays."""
-    row = _CLOSED_ROW if kind == _SUMS_AND_CLOSED else _OPEN_ROW
-    count, first, last, *numbers = row.unpack(data)
-    opened, ladder = numbers[:BANK_SIZE], tuple(numbers[BANK_SIZE : BANK_SIZE + LEVELS])
-    closed = numbers[BANK_SIZE + LEVELS :] or [0.0] * BANK_SIZE
-    start, own = period_start(max(last, time)), period_start(min(last, time))
-    if start == own:
-        older, newer = (opened, weight) if time >= last else (weight, opened)
-        opened = _sum(newer, older, abs(time - last))
-    elif time >= last:
-        closed = _sum(_sum(0.0, closed, start - own), opened, start - last)
-        opened = [weight] * BANK_SIZE
-    else:
-        closed = _sum(closed, weight, start - time)
-    occasions = merge(ladder, last, single(), time)
-    numbers = [count + 1.0, min(first, time), max(last, time), *opened, *occasions]
-    if any(closed):
-        return _SUMS_AND_CLOSED, _CLOSED_ROW.pack(*numbers, *closed)
-    return _SUMS, _OPEN_ROW.pack(*numbers)
-
-
-def _sum(newer: list[float] | float, older: list[float] | float, elapsed: float) -> list[float]:
-    """Sums, one a rate or the same for all, and others of so many seconds before."""
-    now = newer if isinstance(newer, list) else repeat(newer)
-    then = older if isinstance(older, list) else repeat(older)
-    return [a + b * exp2(rate * elapsed) for a, b, rate in zip(now, then, _RATES, strict=False)]
-
-
-def _packed(row: Row) -> tuple[int, bytes]:
-    numbers = (row.events, row.first, row.last, *row.open.tolist(), *row.occasions)
-    closed = row.closed.tolist()
-    if any(closed):
-        return _SUMS_AND_CLOSED, _CLOSED_ROW.pack(*numbers, *closed)
-    return _SUMS, _OPEN_ROW.pack(*numbers)
 
 
 def _order(one: Interaction) -> tuple[int, str]:

@@ -38,6 +38,20 @@ def environment(**settings: object) -> dict[str, str]:
     return {**clean, **{f"EBBING_{k.upper()}": str(v) for k, v in settings.items()}}
 
 
+def ran(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
+    """A command, ended."""
+    return subprocess.run(
+        ebbing_command(*arguments),
+        cwd=ROOT,
+        env=environment(**settings),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
 class GatewayProcess:
     """One `ebbing serve`; as a context manager it serves on entry and is gone on exit."""
 

@@ -16,7 +16,11 @@ import pytest
 from ebbing.client import EbbingError, user_event
 from server.state.sqlite import SqliteStore
 from server.state.sqlite_file import opened
-from tests.harness.gateway import ROOT, GatewayProcess, StartGateway, ebbing_command, environment
+from tests.harness.gateway import (
+    GatewayProcess,
+    StartGateway,
+    ran,
+)
 from tests.harness.release import LOG, TinyRelease
 from tests.harness.state import records
 from tests.harness.triton import RunningTriton, free_ports
@@ -27,16 +31,7 @@ NOBODY = "127.0.0.1:1"
 
 def complaint(*arguments: object, **settings: object) -> str:
     """What a command says when it fails: the one line on stderr."""
-    done = subprocess.run(
-        ebbing_command(*arguments),
-        cwd=ROOT,
-        env=environment(**settings),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = ran(*arguments, **settings)
     assert done.returncode == 1, done
     assert "Traceback" not in done.stderr + done.stdout
     (line,) = done.stderr.splitlines()

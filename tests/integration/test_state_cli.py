@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,30 +15,14 @@ from ebbing.v1.user_event_pb2 import UserEvent
 from server.state.sqlite import SqliteStore
 from server.state.sqlite_wal import read_wal, wal_of
 from tests.harness.gateway import (
-    ROOT,
     GatewayProcess,
     StartGateway,
-    ebbing_command,
-    environment,
+    ran,
 )
 from tests.harness.redis import RedisServer
 from tests.harness.release import LOG
 from tests.harness.state import records
 from tests.suites.store_suite import deed, some_log
-
-
-def ran(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
-    """A command, ended."""
-    return subprocess.run(
-        ebbing_command(*arguments),
-        cwd=ROOT,
-        env=environment(**settings),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 def said(*arguments: object, **settings: object) -> str:

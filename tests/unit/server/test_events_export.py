@@ -109,7 +109,7 @@ def test_an_export_that_was_ended_goes_on(
     monkeypatch.setattr(events_export, "PAGE", 4)
     store.append([event(n, day=n % 2) for n in range(20)])
     out, left = tmp_path / "out", fails_at
-    synced = events_export._sync
+    synced = events_export.sync
 
     def sync(path: Path) -> None:
         nonlocal left
@@ -119,7 +119,7 @@ def test_an_export_that_was_ended_goes_on(
         synced(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(events_export, "_sync", sync)
+        patched.setattr(events_export, "sync", sync)
         with pytest.raises(OSError, match="ended"):
             run(store, out, gathered=8)
     # Whoever reads it meanwhile sees whole parts alone, each event at most once.

@@ -11,8 +11,9 @@ import pytest
 
 from ebbing.history import HISTORY_LENGTH, item_key
 from ebbing.interest.trace import TraceTable
+from server.state.rows import MAX_LISTED
 from server.state.store import Interaction
-from server.state.user_state import MAX_LISTED, Bounds, advanced, decode, same
+from server.state.user_state import Bounds, advanced, decode, same
 
 ROOMY = Bounds(1000, 2**20)
 DAY_US = 86_400_000_000

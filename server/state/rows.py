@@ -1,0 +1,170 @@
+"""Rows of a user's state: the trace of one interest as bytes, as its events or as its sums.
+
+A row has a *kind*: the number of its events, if these are what it holds, or one of two others, for
+sums without and with those of earlier periods.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from itertools import chain
+from math import exp2
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebbing.interest.bank import (
+    BANK_SIZE,
+    HALF_LIVES_S,
+    Row,
+    event_row,
+    events_row,
+    merge_rows,
+    period_start,
+    trace_rows,
+)
+from ebbing.interest.occasions import LEVELS, merge, single
+
+__all__ = ["LENGTHS", "MAX_LISTED", "Event", "counted", "read_rows"]
+
+Event = tuple[float, float]
+"""Time in seconds since the epoch, weight."""
+
+MAX_LISTED = 12
+"""Events of a row that is kept as its events."""
+_SUMS, _SUMS_AND_CLOSED = 0, 255
+
+_EVENT = struct.Struct("<2d")
+_LISTED = tuple(struct.Struct(f"<{2 * events}d") for events in range(MAX_LISTED + 1))
+_OCCASIONS = 3 + BANK_SIZE
+_OPEN_ROW = struct.Struct("<3d10d4Q")
+_CLOSED_ROW = struct.Struct("<3d10d4Q10d")
+"""Count, first, last, open sums, occasions, closed sums."""
+_RATES = tuple((-1.0 / HALF_LIVES_S).tolist())
+
+_NUMBERS = np.arange(256) * 2
+_NUMBERS[_SUMS] = _OPEN_ROW.size // 8
+_NUMBERS[_SUMS_AND_CLOSED] = _CLOSED_ROW.size // 8
+LENGTHS = bytes(_NUMBERS.clip(max=255).astype(np.uint8))
+"""Numbers of 8 bytes in a row by its kind; other kinds than there are have any."""
+
+
+def counted(kind: int, row: bytes, events: Sequence[Event]) -> tuple[int, bytes]:
+    """Kind and bytes of a row after more events.
+
+    Args:
+        kind: of the row; any for a new one.
+        row: its bytes; none for a new one.
+        events: at least one, in any order.
+
+    Raises:
+        ValueError: a weight is not a finite number above 0.
+    """
+    for _, weight in events:
+        if not 0.0 < weight < float("inf"):
+            raise ValueError(f"weight {weight} is not a finite number above 0")
+    alone = len(events) == 1
+    if row and kind in (_SUMS, _SUMS_AND_CLOSED):
+        if alone:
+            return _with_event(kind, row, *events[0])
+        return _packed(merge_rows(_summed(kind, row), _row_of(events)))
+    if row and alone and kind < MAX_LISTED:
+        (event,) = events
+        if event >= _EVENT.unpack_from(row, len(row) - _EVENT.size):
+            return kind + 1, row + _EVENT.pack(*event)
+    known = [*_EVENT.iter_unpack(row), *events]
+    if len(known) > MAX_LISTED:
+        return _packed(_row_of(known))
+    known.sort()
+    return len(known), _LISTED[len(known)].pack(*chain.from_iterable(known))
+
+
+def read_rows(
+    kinds: NDArray[np.uint8], numbers: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.uint64]]:
+    """Open and closed sums, times and occasion maps of rows, as ``TraceTable.of`` takes them.
+
+    Args:
+        kinds: of the rows, (N,).
+        numbers: the bytes of all rows as numbers, one after another.
+    """
+    n, lengths = len(kinds), _NUMBERS[kinds]
+    opened, closed = np.zeros((n, BANK_SIZE)), np.zeros((n, BANK_SIZE))
+    times, maps = np.empty((n, 3)), np.empty((n, LEVELS), np.uint64)
+    summed = (kinds == _SUMS) | (kinds == _SUMS_AND_CLOSED)
+    listed = ~summed
+    if listed.any():
+        events = numbers[np.repeat(listed, lengths)].reshape(-1, 2)
+        opened[listed], closed[listed], times[listed], maps[listed] = trace_rows(
+            kinds[listed], events[:, 0], events[:, 1]
+        )
+    if summed.any():
+        starts = np.cumsum(lengths) - lengths
+        sums = numbers[starts[summed, None] + np.arange(_OPEN_ROW.size // 8)]
+        times[summed], opened[summed] = sums[:, :3], sums[:, 3:_OCCASIONS]
+        maps[summed] = sums[:, _OCCASIONS:].view(np.uint64)
+        with_closed = kinds == _SUMS_AND_CLOSED
+        at = starts[with_closed, None] + np.arange(_OPEN_ROW.size // 8, _CLOSED_ROW.size // 8)
+        closed[with_closed] = numbers[at]
+    return opened, closed, times, maps
+
+
+def _row_of(events: Sequence[Event]) -> Row:
+    if len(events) == 1:
+        return event_row(*events[0])
+    times, weights = zip(*sorted(events), strict=True)
+    return events_row(times, weights)
+
+
+def _summed(kind: int, data: bytes) -> Row:
+    sums = np.frombuffer(data, "<f8")
+    count, first, last = sums[:3].tolist()
+    occasions = tuple(sums[_OCCASIONS : _OCCASIONS + LEVELS].view(np.uint64).tolist())
+    closed = sums[-BANK_SIZE:] if kind == _SUMS_AND_CLOSED else np.zeros(BANK_SIZE)
+    return Row(sums[3:_OCCASIONS], closed, count, first, last, occasions)
+
+
+def _packed(row: Row) -> tuple[int, bytes]:
+    numbers = [row.events, row.first, row.last, *row.open.tolist(), *row.occasions]
+    return _written(numbers, row.closed.tolist())
+
+
+def _written(numbers: Sequence[float], closed: Sequence[float]) -> tuple[int, bytes]:
+    if any(closed):
+        return _SUMS_AND_CLOSED, _CLOSED_ROW.pack(*numbers, *closed)
+    return _SUMS, _OPEN_ROW.pack(*numbers)
+
+
+def _with_event(kind: int, data: bytes, time: float, weight: float) -> tuple[int, bytes]:
+    """A row kept as sums with one event more.
+
+    It is ``merge_rows`` without arrays, which ten numbers are too few for: most events come alone,
+    and this takes a third of the time.
+    """
+    row = _CLOSED_ROW if kind == _SUMS_AND_CLOSED else _OPEN_ROW
+    count, first, last, *numbers = row.unpack(data)
+    opened, ladder = numbers[:BANK_SIZE], tuple(numbers[BANK_SIZE : BANK_SIZE + LEVELS])
+    closed = numbers[BANK_SIZE + LEVELS :] or [0.0] * BANK_SIZE
+    start, older = period_start(max(last, time)), period_start(min(last, time))
+    if start == older:
+        faded = _fading(abs(time - last))
+        if time >= last:
+            opened = [known * f + weight for known, f in zip(opened, faded, strict=True)]
+        else:
+            opened = [known + weight * f for known, f in zip(opened, faded, strict=True)]
+    elif time >= last:
+        before, since = _fading(start - older), _fading(start - last)
+        parts = zip(closed, before, opened, since, strict=True)
+        closed = [known * f + newer * g for known, f, newer, g in parts]
+        opened = [weight] * BANK_SIZE
+    else:
+        faded = _fading(start - time)
+        closed = [known + weight * f for known, f in zip(closed, faded, strict=True)]
+    occasions = merge(ladder, last, single(), time)
+    head = (count + 1.0, min(first, time), max(last, time))
+    return _written([*head, *opened, *occasions], closed)
+
+
+def _fading(elapsed: float) -> list[float]:
+    return [exp2(rate * elapsed) for rate in _RATES]
