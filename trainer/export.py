@@ -46,6 +46,10 @@ class Exporter(Protocol):
         ...
 
 
+KEPT = ("scores",)
+"""Methods that an exported file keeps beside `forward`, where the module has them."""
+
+
 class TorchScriptExporter:
     """Exports by scripting; frozen where that changes nothing."""
 
@@ -54,8 +58,9 @@ class TorchScriptExporter:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _knowingly_deprecated():
             scripted = torch.jit.script(module.eval())
+            kept = [name for name in KEPT if hasattr(scripted, name)]
             try:
-                torch.jit.save(torch.jit.freeze(scripted), path)
+                torch.jit.save(torch.jit.freeze(scripted, preserved_attrs=kept), path)
                 return parity(module, load_exported(path), samples)
             except ExportError:
                 torch.jit.save(scripted, path)

@@ -211,10 +211,21 @@ class RetrievalModel(nn.Module):
         """`ebbing.history.RETRIEVAL_INPUTS` → `RETRIEVAL_OUTPUTS`, batch axis first."""
         rows = self.vocabulary(keys)
         user = self.read(rows, ages, types)
-        scores = user @ self.table[2:].T + self.popularity[2:]
-        best, where = torch.topk(scores, self.k, dim=1)
+        best, where = torch.topk(self.score(user), self.k, dim=1)
         unknown = (rows == self.oov_row).sum(dim=1, keepdim=True).to(torch.int32)
         return self.vocabulary.keys[where], best, user, unknown
+
+    @torch.jit.export
+    def scores(self, keys: Tensor, ages: Tensor, types: Tensor) -> Tensor:
+        """Scores (B, V − 2) of the whole catalogue, in the order of `vocabulary.keys`.
+
+        Takes what `forward` takes. Whoever measures ranks calls it; what is served does not.
+        """
+        return self.score(self.read(self.vocabulary(keys), ages, types))
+
+    def score(self, user: Tensor) -> Tensor:
+        """Scores (B, V − 2) for user vectors (B, D)."""
+        return user @ self.table[2:].T + self.popularity[2:]
 
     def read(self, rows: Tensor, ages: Tensor, types: Tensor) -> Tensor:
         """User vectors (B, D) of encoded histories whose keys have become rows."""

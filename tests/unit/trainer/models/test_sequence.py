@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from ebbing.history import HISTORY_LENGTH
+from trainer.export import TorchScriptExporter, load_exported
 from trainer.models.sequence import RetrievalModel, SequenceConfig, SequenceModel
 from trainer.models.vocabulary import Vocabulary
 
@@ -49,6 +52,20 @@ def test_outputs_are_those_of_the_contract(served: RetrievalModel) -> None:
     assert user.shape == (1, 16)
     assert unknown.tolist() == [[1]]
     assert unknown.dtype == torch.int32
+
+
+def test_what_is_exported_scores_the_whole_catalogue(
+    served: RetrievalModel, tmp_path: Path
+) -> None:
+    asked = history([101, 102, 7], [3.0, 2.0, 1.0])
+    TorchScriptExporter().export(served, [asked], tmp_path / "model.pt")
+    exported = load_exported(tmp_path / "model.pt")
+    scores = exported.scores(*asked)
+    keys, best, *_ = exported(*asked)
+    assert scores.shape == (1, N)
+    assert scores.dtype == torch.float32
+    # The order is that of the sorted keys.
+    torch.testing.assert_close(scores[0, keys[0] - 100], best[0])
 
 
 @pytest.mark.parametrize("kind", [1, 31, 99, -4])
