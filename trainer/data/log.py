@@ -8,14 +8,15 @@ plain CSV format: `events.csv[.gz]` with `user_id,item_id,event_type,event_time`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
 
-from ebbing.events import EventType, event_type_from_name
+from ebbing.events import DEFAULT_EVENT_WEIGHTS, EventType, event_type_from_name
 from ebbing.exported import ExportError
 from trainer.data.exported import Interests, is_export, read_export
 
@@ -49,6 +50,11 @@ class EventLog:
     """(U + 1,) int64: the events of user u are `offsets[u]:offsets[u + 1]`."""
     relations: np.ndarray
     """(R, 2) int64 pairs of user indexes; (0, 2) where the log has none."""
+    contents: Mapping[str, np.ndarray]
+    """Modality → (I, D) float32 content vectors, as they were given and not scaled; an item
+    without any has a row of NaN."""
+    profiles: np.ndarray
+    """(U, D) float32 numbers about users, not scaled; (U, 0) where the log has none."""
 
     @classmethod
     def of(
@@ -61,6 +67,8 @@ class EventLog:
         types: np.ndarray,
         times: np.ndarray,
         relations: np.ndarray | None = None,
+        contents: Mapping[str, np.ndarray] = MappingProxyType({}),
+        profiles: np.ndarray | None = None,
     ) -> EventLog:
         """Group and order columns of any order; see the fields for shapes."""
         order = np.lexsort((times, users))
@@ -75,6 +83,8 @@ class EventLog:
             times=times[order].astype(np.float64),
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             relations=np.zeros((0, 2), np.int64) if relations is None else relations,
+            contents=MappingProxyType(dict(contents)),
+            profiles=np.zeros((len(user_ids), 0), np.float32) if profiles is None else profiles,
         )
 
     def __len__(self) -> int:
@@ -90,6 +100,11 @@ class EventLog:
         keep[events] = False
         return self._where(keep)
 
+    def engagements(self) -> EventLog:
+        """The log without what shows no interest: dislikes, and impressions that led to nothing."""
+        idle = [kind for kind, weight in DEFAULT_EVENT_WEIGHTS.items() if not weight]
+        return self._where(~np.isin(self.types, idle))
+
     def until(self, time: float) -> EventLog:
         """The log's events up to and at `time`; users and items keep their indexes."""
         return self._where(self.times <= time)
@@ -104,6 +119,8 @@ class EventLog:
             self.types[keep],
             self.times[keep],
             self.relations,
+            self.contents,
+            self.profiles,
         )
 
 

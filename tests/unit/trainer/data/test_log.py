@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ebbing.events import EventType
-from trainer.data.log import LogError, parse_interests, read_log
+from trainer.data.log import EventLog, LogError, parse_interests, read_log
 
 EVENTS = """user_id,item_id,event_type,event_time
 b,i1,view,200
@@ -82,6 +82,35 @@ def test_until_keeps_what_was_known_and_the_indexes(tmp_path: Path) -> None:
     assert middle in past.times
     assert len(log.until(float(log.times.min()) - 1)) == 0
     assert len(log.until(float(log.times.max()))) == len(log)
+
+
+def test_what_a_log_says_of_items_and_users_stays_with_it(tmp_path: Path) -> None:
+    read = read_log(write(tmp_path))
+    assert dict(read.contents) == {}
+    assert read.profiles.shape == (2, 0)
+    image = np.arange(8, dtype=np.float32).reshape(4, 2)
+    ages = np.array([[30], [np.nan]], np.float32)
+    log = EventLog.of(
+        read.user_ids,
+        read.item_ids,
+        read.interests,
+        read.users,
+        read.items,
+        read.types,
+        read.times,
+        contents={"image": image},
+        profiles=ages,
+    )
+    for shorter in (log.without(log.last_events()), log.until(200), log.engagements()):
+        np.testing.assert_array_equal(shorter.contents["image"], image)
+        np.testing.assert_array_equal(shorter.profiles, ages)
+
+
+def test_engagements_are_what_shows_interest(tmp_path: Path) -> None:
+    seen = EVENTS.replace("a,i1,click", "a,i1,impression").replace("b,i1,view", "b,i1,dislike")
+    log = read_log(write(tmp_path, seen))
+    assert [log.item_ids[item] for item in log.engagements().items] == ["i3", "i2", "i9"]
+    assert len(log) == 5
 
 
 def test_interests_repeat_once_and_share_equally() -> None:
