@@ -46,7 +46,7 @@ class Exporter(Protocol):
         ...
 
 
-KEPT = ("scores",)
+KEPT = ("scores", "catalogue", "vectors")
 """Methods that an exported file keeps beside `forward`, where the module has them."""
 
 

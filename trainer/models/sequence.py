@@ -223,6 +223,16 @@ class RetrievalModel(nn.Module):
         """
         return self.score(self.read(self.vocabulary(keys), ages, types))
 
+    @torch.jit.export
+    def catalogue(self) -> Tensor:
+        """Keys (V − 2,) of the items scored, ascending."""
+        return self.vocabulary.keys
+
+    @torch.jit.export
+    def vectors(self) -> Tensor:
+        """Item vectors (V − 2, D), in the order of `catalogue`."""
+        return self.table[2:]
+
     def score(self, user: Tensor) -> Tensor:
         """Scores (B, V − 2) for user vectors (B, D)."""
         return user @ self.table[2:].T + self.popularity[2:]

@@ -66,6 +66,8 @@ def test_what_is_exported_scores_the_whole_catalogue(
     assert scores.dtype == torch.float32
     # The order is that of the sorted keys.
     torch.testing.assert_close(scores[0, keys[0] - 100], best[0])
+    assert exported.catalogue().tolist() == list(range(100, 100 + N))
+    torch.testing.assert_close(exported.vectors(), served.table[2:])
 
 
 @pytest.mark.parametrize("kind", [1, 31, 99, -4])
