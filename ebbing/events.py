@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from types import MappingProxyType
 
-__all__ = ["DEFAULT_EVENT_WEIGHTS", "EventType", "event_type_from_name"]
+__all__ = ["DEFAULT_EVENT_WEIGHTS", "EVENT_TYPE_ALIASES", "EventType", "event_type_from_name"]
 
 
 class EventType(IntEnum):
@@ -38,7 +38,7 @@ DEFAULT_EVENT_WEIGHTS: Mapping[EventType, float] = MappingProxyType(
     }
 )
 
-_ALIASES = {
+EVENT_TYPE_ALIASES: Mapping[str, EventType] = {
     "REVIEW": EventType.RATING,
     "CHECKIN": EventType.CHECK_IN,
     "CART": EventType.ADD_TO_CART,
@@ -52,8 +52,8 @@ def event_type_from_name(name: str) -> EventType:
         ValueError: no such type; the message lists the known ones.
     """
     key = name.strip().upper().replace("-", "_").replace(" ", "_")
-    if key in _ALIASES:
-        return _ALIASES[key]
+    if key in EVENT_TYPE_ALIASES:
+        return EVENT_TYPE_ALIASES[key]
     if key in EventType.__members__ and key != "UNSPECIFIED":
         return EventType[key]
     known = ", ".join(kind.name.lower() for kind in EventType if kind)
