@@ -63,6 +63,7 @@ class State(NamedTuple):
     owner: str
     newest_day: int
     value: bytes
+    known: bool
 
 
 class Made(NamedTuple):
@@ -105,7 +106,8 @@ class Recording(Records):
     ) -> bytes:
         """A user's state after more events."""
         value = super().advanced(user_id, owner, sealed, new, log)
-        self._made.states.append(State(owner, new[-1].time_us // DAY_US, value))
+        day = new[-1].time_us // DAY_US
+        self._made.states.append(State(owner, day, value, sealed is not None))
         return value
 
     def taken(self) -> Made:
@@ -173,11 +175,11 @@ class RawSqlite:
         db = self.db
         db.execute("BEGIN IMMEDIATE")
         db.executemany("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?)", ready.events)
+        new = [(owner, day, day, state) for owner, day, state, known in ready.states if not known]
+        db.executemany("INSERT INTO users VALUES (NULL, ?, ?, ?, NULL, 1, 1, x'', ?)", new)
         db.executemany(
-            "INSERT INTO users VALUES (NULL, ?, ?, NULL, 1, 1, x'', ?) ON CONFLICT (owner)"
-            " DO UPDATE SET state = excluded.state, version = version + 1,"
-            " newest_day = excluded.newest_day, turn = excluded.turn",
-            ready.states,
+            "UPDATE users SET state = ?, version = version + 1, newest_day = ? WHERE owner = ?",
+            [(state, day, owner) for owner, day, state, known in ready.states if known],
         )
         db.executemany("INSERT OR REPLACE INTO item_heat VALUES (?, ?)", ready.heats)
         db.execute("COMMIT")
@@ -207,7 +209,6 @@ class RawRedis:
         self._keys = Keys(RAW_NAME, PARTITIONS)
         self._together = together
         self._turn = 0
-        self._known: set[str] = set()
 
     def ready(self, written: Written) -> list[tuple[Any, ...]]:
         """The commands."""
@@ -217,15 +218,14 @@ class RawRedis:
         first_us: dict[str, int] = {}
         for event in reversed(written.events):
             first_us[event.owner] = event.time_us
-        for owner, newest_day, value in written.states:
+        for owner, newest_day, value, known in written.states:
             self._turn += 1
             place = self._keys.of(owner)
             version = 1763812800000000 + self._turn
             yield "HSET", place("user", owner), "state", value, "version", version
             yield "ZADD", place("line"), "NX", version, owner
             yield "ZADD", place("newest"), "GT", newest_day, owner
-            if owner not in self._known:
-                self._known.add(owner)
+            if not known:
                 yield "ZADD", place("owners"), 0, owner
             yield "ZADD", place("oldest"), "LT", first_us[owner], owner
 

@@ -39,13 +39,17 @@ _EVENT = struct.Struct("<2d")
 _LISTED = tuple(struct.Struct(f"<{2 * events}d") for events in range(MAX_LISTED + 1))
 _OCCASIONS = 3 + BANK_SIZE
 _OPEN_ROW = struct.Struct("<3d10d4Q")
-_CLOSED_ROW = struct.Struct("<3d10d4Q10d")
-"""Count, first, last, open sums, occasions, closed sums."""
+"""Count, first, last, open sums, occasions."""
+_CLOSED = struct.Struct("<10d")
+"""Closed sums, which follow where there are any."""
+_CLOSED_ROW_BYTES = _OPEN_ROW.size + _CLOSED.size
+_NONE_CLOSED = (0.0,) * BANK_SIZE
+_SINGLE = single()
 _RATES = tuple((-1.0 / HALF_LIVES_S).tolist())
 
 _NUMBERS = np.arange(256) * 2
 _NUMBERS[_SUMS] = _OPEN_ROW.size // 8
-_NUMBERS[_SUMS_AND_CLOSED] = _CLOSED_ROW.size // 8
+_NUMBERS[_SUMS_AND_CLOSED] = _CLOSED_ROW_BYTES // 8
 LENGTHS = bytes(_NUMBERS.clip(max=255).astype(np.uint8))
 """Numbers of 8 bytes in a row by its kind; other kinds than there are have any."""
 
@@ -67,7 +71,7 @@ def counted(kind: int, row: bytes, events: Sequence[Event]) -> tuple[int, bytes]
     alone = len(events) == 1
     if row and kind in (_SUMS, _SUMS_AND_CLOSED):
         if alone:
-            return _with_event(kind, row, *events[0])
+            return _with_event(row, *events[0])
         return _packed(merge_rows(_summed(kind, row), _row_of(events)))
     if row and alone and kind < MAX_LISTED:
         (event,) = events
@@ -105,7 +109,7 @@ def read_rows(
         times[summed], opened[summed] = sums[:, :3], sums[:, 3:_OCCASIONS]
         maps[summed] = sums[:, _OCCASIONS:].view(np.uint64)
         with_closed = kinds == _SUMS_AND_CLOSED
-        at = starts[with_closed, None] + np.arange(_OPEN_ROW.size // 8, _CLOSED_ROW.size // 8)
+        at = starts[with_closed, None] + np.arange(_OPEN_ROW.size // 8, _CLOSED_ROW_BYTES // 8)
         closed[with_closed] = numbers[at]
     return opened, closed, times, maps
 
@@ -126,44 +130,42 @@ def _summed(kind: int, data: bytes) -> Row:
 
 
 def _packed(row: Row) -> tuple[int, bytes]:
-    numbers = [row.events, row.first, row.last, *row.open.tolist(), *row.occasions]
-    return _written(numbers, row.closed.tolist())
+    numbers = (row.events, row.first, row.last, *row.open.tolist(), *row.occasions)
+    opened, closed = _OPEN_ROW.pack(*numbers), row.closed.tolist()
+    return (_SUMS_AND_CLOSED, opened + _CLOSED.pack(*closed)) if any(closed) else (_SUMS, opened)
 
 
-def _written(numbers: Sequence[float], closed: Sequence[float]) -> tuple[int, bytes]:
-    if any(closed):
-        return _SUMS_AND_CLOSED, _CLOSED_ROW.pack(*numbers, *closed)
-    return _SUMS, _OPEN_ROW.pack(*numbers)
-
-
-def _with_event(kind: int, data: bytes, time: float, weight: float) -> tuple[int, bytes]:
+def _with_event(data: bytes, time: float, weight: float) -> tuple[int, bytes]:
     """A row kept as sums with one event more.
 
     It is ``merge_rows`` without arrays, which ten numbers are too few for: most events come alone,
     and this takes a third of the time.
     """
-    row = _CLOSED_ROW if kind == _SUMS_AND_CLOSED else _OPEN_ROW
-    count, first, last, *numbers = row.unpack(data)
-    opened, ladder = numbers[:BANK_SIZE], tuple(numbers[BANK_SIZE : BANK_SIZE + LEVELS])
-    closed = numbers[BANK_SIZE + LEVELS :] or [0.0] * BANK_SIZE
-    start, older = period_start(max(last, time)), period_start(min(last, time))
-    if start == older:
-        faded = _fading(abs(time - last))
+    count, first, last, *numbers = _OPEN_ROW.unpack_from(data)
+    opened, ladder = numbers[:BANK_SIZE], tuple(numbers[BANK_SIZE:])
+    closed = data[_OPEN_ROW.size :]
+    newer, older = (time, last) if time >= last else (last, time)
+    start = period_start(newer)
+    if older >= start:
+        faded = _fading(newer - older)
         if time >= last:
             opened = [known * f + weight for known, f in zip(opened, faded, strict=True)]
         else:
             opened = [known + weight * f for known, f in zip(opened, faded, strict=True)]
-    elif time >= last:
-        before, since = _fading(start - older), _fading(start - last)
-        parts = zip(closed, before, opened, since, strict=True)
-        closed = [known * f + newer * g for known, f, newer, g in parts]
-        opened = [weight] * BANK_SIZE
     else:
-        faded = _fading(start - time)
-        closed = [known + weight * f for known, f in zip(closed, faded, strict=True)]
-    occasions = merge(ladder, last, single(), time)
-    head = (count + 1.0, min(first, time), max(last, time))
-    return _written([*head, *opened, *occasions], closed)
+        sums = _CLOSED.unpack(closed) if closed else _NONE_CLOSED
+        if time >= last:
+            before, since = _fading(start - period_start(last)), _fading(start - last)
+            parts = zip(sums, before, opened, since, strict=True)
+            sums = tuple(known * f + late * g for known, f, late, g in parts)
+            opened = [weight] * BANK_SIZE
+        else:
+            faded = _fading(start - time)
+            sums = tuple(known + weight * f for known, f in zip(sums, faded, strict=True))
+        closed = _CLOSED.pack(*sums) if any(sums) else b""
+    occasions = merge(ladder, last, _SINGLE, time)
+    opened_row = _OPEN_ROW.pack(count + 1.0, min(first, time), newer, *opened, *occasions)
+    return (_SUMS_AND_CLOSED if closed else _SUMS), opened_row + closed
 
 
 def _fading(elapsed: float) -> list[float]:

@@ -98,15 +98,25 @@ class SqliteForgetting(SqliteUpkeep):
 
     def prune_users(self, before_us: int, limit: int) -> int:
         """Forget users whose newest event is of before a moment's day; how many went."""
-        with self._file.transaction() as db:
-            rows = db.execute(
-                "SELECT owner FROM users WHERE newest_day < ? ORDER BY newest_day LIMIT ?",
-                (before_us // DAY_US, limit),
-            )
-            owners = [str(owner) for (owner,) in rows.fetchall()]
-            for owner in owners:
-                _erase(db, owner)
-            self._records.vault.erase(*owners)
+        day = before_us // DAY_US
+        owners: list[str] = []
+        seen = True
+        while seen and not owners:  # in steps, as many may have been there since they were placed
+            with self._file.transaction() as db:
+                rows: list[Any] = db.execute(
+                    "SELECT number, owner, newest_day FROM users WHERE idle_day < ?"
+                    " ORDER BY idle_day LIMIT ?",
+                    (day, limit),
+                ).fetchall()
+                seen = bool(rows)
+                db.executemany(
+                    "UPDATE users SET idle_day = newest_day WHERE number = ?",
+                    [(number,) for number, _, newest_day in rows if newest_day >= day],
+                )
+                owners = [owner for _, owner, newest_day in rows if newest_day < day]
+                for owner in owners:
+                    _erase(db, owner)
+                self._records.vault.erase(*owners)
         return len(owners)
 
     def prune_deletions(self, before_us: int, limit: int) -> int:

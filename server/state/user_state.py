@@ -24,7 +24,7 @@ from server.state.store import History, Interaction, UserState
 
 __all__ = ["Bounds", "Logged", "advanced", "decode", "decode_all", "same"]
 
-VERSION = 3
+VERSION = 4
 ALARM_BYTES = 192
 """Room for what is stored of a user besides state and what was told: name, alarm and seals."""
 
@@ -137,11 +137,10 @@ def _header(data: bytes) -> tuple[int, int, int]:
     return n, name_bytes, remembered
 
 
-def _names(text: bytes, n: int) -> list[str]:
-    names = text.decode().split("\0") if n else []
-    if len(names) != n:
-        raise ValueError(f"{len(names)} names for {n} rows of a state")
-    return names
+def _require_names(text: bytes, n: int) -> None:
+    """Each name ends with a NUL. The total comes first, and has none."""
+    if text.count(b"\0") != n or text[:1] != b"\0"[:n]:
+        raise ValueError(f"not the names of {n} rows of a state")
 
 
 class _Parts(NamedTuple):
@@ -156,7 +155,8 @@ class _Parts(NamedTuple):
     def of(cls, data: bytes) -> _Parts:
         n, name_bytes, remembered = _header(data)
         at = _HEADER.size + name_bytes
-        names = _names(data[_HEADER.size : at], n)
+        _require_names(text := data[_HEADER.size : at], n)
+        names = text.decode().split("\0")[:n]
         count = sum(data[at : at + n].translate(LENGTHS))
         end = at + n + 8 * count
         if len(data) != end + remembered * _ENTRY.size:
@@ -178,60 +178,69 @@ class _Draft:
     data: bytes
     """As it was."""
     names: bytes
-    places: dict[str, int]
-    """Row numbers by name."""
     kinds: bytearray
-    ends: list[int]
-    """Where in ``data`` each row begins, and where the last one ends."""
-    changed: dict[int, bytes]
-    """Rows that are others now, or new, by their numbers."""
+    lengths: bytes
+    """Numbers of 8 bytes in each row of ``data``."""
+    start: int
+    """Where in ``data`` the rows begin."""
+    end: int
+    """Where they end."""
     history: bytes
+    changed: list[tuple[int, int, bytes]]
+    """Rows that are others now: where in ``data`` each was, and what it is."""
+    added: list[bytes]
+    """Rows that are new."""
 
     @classmethod
     def of(cls, data: bytes | None) -> _Draft:
         if data is None:
-            return cls(b"", b"", {}, bytearray(), [0], {}, b"")
+            return cls(b"", b"", bytearray(), b"", 0, 0, b"", [], [])
         n, name_bytes, remembered = _header(data)
         at = _HEADER.size + name_bytes
-        names = data[_HEADER.size : at]
+        _require_names(names := data[_HEADER.size : at], n)
         kinds = bytearray(data[at : at + n])
-        ends = [at + n + 8 * end for end in accumulate(kinds.translate(LENGTHS), initial=0)]
-        history = data[ends[-1] :]
+        lengths = bytes(kinds).translate(LENGTHS)
+        start = at + n
+        end = start + 8 * sum(lengths)
+        history = data[end:]
         if len(history) != remembered * _ENTRY.size:
             raise ValueError(f"{len(data)} bytes are another state than their header says")
-        places = dict(zip(_names(names, n), range(n), strict=True))
-        return cls(data, names, places, kinds, ends, {}, history)
+        return cls(data, names, kinds, lengths, start, end, history, [], [])
 
     def encode(self) -> bytes:
-        known = len(self.ends) - 1
-        at, rows = self.ends[0], []
-        for i in sorted(self.changed):
-            if i < known:
-                rows.append(self.data[at : self.ends[i]])
-                at = self.ends[i + 1]
-            elif at < self.ends[-1]:
-                rows.append(self.data[at : self.ends[-1]])
-                at = self.ends[-1]
-            rows.append(self.changed[i])
-        rows.append(self.data[at : self.ends[-1]])
-        header = _HEADER.pack(
-            VERSION, len(self.places), len(self.names), len(self.history) // _ENTRY.size
-        )
-        return b"".join((header, self.names, self.kinds, *rows, self.history))
+        names, history = self.names, self.history
+        header = _HEADER.pack(VERSION, len(self.kinds), len(names), len(history) // _ENTRY.size)
+        parts: list[bytes | bytearray] = [header, names, self.kinds]
+        at = self.start
+        for start, end, row in sorted(self.changed):
+            parts += (self.data[at:start], row)
+            at = end
+        return b"".join((*parts, self.data[at : self.end], *self.added, history))
+
+    def place(self, i: int) -> tuple[int, int]:
+        """Where a row begins and ends."""
+        start = self.start + 8 * sum(self.lengths[:i])
+        return start, start + 8 * self.lengths[i]
 
     def add(self, name: str, events: list[Event]) -> None:
-        """Count events, each (time, weight), for a row."""
-        i = self.places.get(name)
-        if i is None:
-            i, kind, row = len(self.places), 1, b""
-            # The total comes first, and has no name.
-            self.names = name.encode() if i == 0 else self.names + b"\0" + name.encode()
-            self.places[name] = i
-            self.kinds.append(kind)
+        """Count events, each (time, weight), for a row; for none twice."""
+        key = name.encode() + b"\0"
+        if name:
+            # Counting the ends of names before it tells its row, and takes no list of them.
+            at = self.names.find(b"\0" + key)
+            i = self.names.count(b"\0", 0, at + 1) if at >= 0 else len(self.kinds)
         else:
-            kind, row = self.kinds[i], self.data[self.ends[i] : self.ends[i + 1]]
+            i = 0
         try:
-            self.kinds[i], self.changed[i] = counted(kind, row, events)
+            if i < len(self.kinds):
+                start, end = self.place(i)
+                self.kinds[i], row = counted(self.kinds[i], self.data[start:end], events)
+                self.changed.append((start, end, row))
+            else:
+                kind, row = counted(1, b"", events)
+                self.names += key
+                self.kinds.append(kind)
+                self.added.append(row)
         except ValueError as error:
             raise ValueError(f"{name!r}: {error}") from error
 
@@ -269,12 +278,12 @@ def _within(bounds: Bounds, data: bytes) -> bytes:
         if len(gone) >= surplus and excess <= 0:
             break
         gone.add(i := 1 + weak)
-        row_bytes = whole.ends[i + 1] - whole.ends[i]
-        excess -= row_bytes + 2 + 2 * (len(table.rows[i].encode()) + 1)
+        start, end = whole.place(i)
+        excess -= end - start + 2 + 2 * (len(table.rows[i].encode()) + 1)
     keep = [i for i in range(n) if i not in gone]
-    names = "\0".join(table.rows[i] for i in keep).encode()
+    names = "".join(f"{table.rows[i]}\0" for i in keep).encode()
     header = _HEADER.pack(VERSION, len(keep), len(names), len(whole.history) // _ENTRY.size)
-    rows = (data[whole.ends[i] : whole.ends[i + 1]] for i in keep)
+    rows = (data[slice(*whole.place(i))] for i in keep)
     return b"".join((header, names, bytes(whole.kinds[i] for i in keep), *rows, whole.history))
 
 
