@@ -18,6 +18,9 @@ from ebbing.features import CANDIDATE_FEATURES
 
 __all__ = [
     "HISTORY_LENGTH",
+    "INTEREST_LEVELS",
+    "ITEM_ENCODER_INPUTS",
+    "ITEM_ENCODER_OUTPUTS",
     "LAYOUT_DIGEST",
     "MODEL_TENSORS",
     "RANKING_INPUTS",
@@ -33,6 +36,9 @@ __all__ = [
 
 HISTORY_LENGTH = 50
 """Events a model sees of a user, newest last; shorter histories are padded on the left."""
+
+INTEREST_LEVELS = 4
+"""Levels of an interest's path that a model sees; what lies deeper counts as the last of them."""
 
 
 class TensorSpec(NamedTuple):
@@ -61,16 +67,30 @@ RANKING_INPUTS = (
     TensorSpec("CANDIDATE_FEATURES__4", "FP32", (-1, len(CANDIDATE_FEATURES))),
 )
 RANKING_OUTPUTS = (TensorSpec("RELEVANCE__0", "FP32", (-1,)),)
+ITEM_ENCODER_INPUTS = (
+    TensorSpec("INTEREST_KEYS__0", "INT64", (-1, INTEREST_LEVELS)),
+    TensorSpec("INTEREST_SHARES__1", "FP32", (-1,)),
+    TensorSpec("CONTENT_KEYS__2", "INT64", (-1,)),
+    TensorSpec("CONTENT_VECTORS__3", "FP32", (-1, -1)),
+)
+ITEM_ENCODER_OUTPUTS = (
+    TensorSpec("ITEM_VECTOR__0", "FP32", (-1,)),
+    TensorSpec("POPULARITY__1", "FP32", (1,)),
+    TensorSpec("OOV_COUNT__2", "INT32", (1,)),
+)
 MODEL_TENSORS = {
     "retrieval": (RETRIEVAL_INPUTS, RETRIEVAL_OUTPUTS),
     "ranking": (RANKING_INPUTS, RANKING_OUTPUTS),
+    "item_encoder": (ITEM_ENCODER_INPUTS, ITEM_ENCODER_OUTPUTS),
 }
+"""Inputs and outputs of every model a release can hold."""
 
 
 def _layout_digest() -> str:
     layout = {
         "item_key": "blake2b-63",
         "order": "event_time, event_id; newest last; left padding 0",
+        "items": "one row an interest, root first, deeper levels 0; one row a modality",
         "ages": "seconds",
         "candidate_features": list(CANDIDATE_FEATURES),
         "models": MODEL_TENSORS,

@@ -16,11 +16,20 @@ from typing import Any
 from ebbing.history import LAYOUT_DIGEST
 from ebbing.interest.forgetting import ForgettingParameters
 
-__all__ = ["Manifest", "ManifestError", "ModelFiles", "releases", "sha256_of"]
+__all__ = [
+    "REQUIRED_MODELS",
+    "Manifest",
+    "ManifestError",
+    "ModelFiles",
+    "releases",
+    "sha256_of",
+]
 
 RELEASES = "releases"
 MANIFEST = "manifest.json"
 FORGETTING = "forgetting.json"
+REQUIRED_MODELS = ("retrieval", "ranking")
+"""Models every release has; the others of the layout it may have."""
 
 
 class ManifestError(Exception):

@@ -59,7 +59,7 @@ def publish(folder: Path, repository: Path, created: str, rename: Rename = os.re
         staging = repository / "releases" / STAGING
         try:
             manifest = _stage(run, staging, release, created, parity)
-            for model in MODEL_TENSORS:
+            for model in manifest.models:
                 rename(staging / model, repository / model / str(release))
                 sync(repository / model)
             rename(staging / "release", Manifest.folder(repository, release))
@@ -95,7 +95,7 @@ def _check_run(run: Run, repository: Path) -> dict[str, float]:
             f"this code has {LAYOUT_DIGEST[:12]}): train again with this version"
         )
     differences: dict[str, float] = {"tolerance": PARITY_ATOL}
-    for model in MODEL_TENSORS:
+    for model in run.models:
         _check_config(repository / model / "config.pbtxt", model)
         try:
             inputs, outputs = restore(model, run.declared["samples"][model])
@@ -231,7 +231,7 @@ def _stage(
 ) -> Manifest:
     """Put the release together in `staging`, all of it on disk when this returns."""
     models = {}
-    for model in MODEL_TENSORS:
+    for model in run.models:
         (staging / model).mkdir(parents=True)
         copied = staging / model / "model.pt"
         shutil.copyfile(run.folder / model / "model.pt", copied)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ebbing.history import MODEL_TENSORS
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import sha256_of
 from ebbing.progress import Reporter
@@ -55,6 +56,11 @@ class Run:
                     "restore the file or train again"
                 )
         return cls(folder, declared)
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models the run has, in the order of the layout."""
+        return [name for name in MODEL_TENSORS if f"{name}/model.pt" in self.declared["files"]]
 
     def model(self, name: str) -> nn.Module:
         """Load an exported model.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ebbing.features import CANDIDATE_FEATURES
 from ebbing.history import HISTORY_LENGTH, MODEL_TENSORS, EncodedHistory
 from ebbing.interest.forgetting import ForgettingParameters
-from ebbing.manifest import Manifest, ManifestError, releases
+from ebbing.manifest import REQUIRED_MODELS, Manifest, ManifestError, releases
 from server.errors import ReleaseNotFound
 from server.inference.batcher import BatcherConfig, BatchObserver, MicroBatcher, buckets
 from server.inference.errors import (
@@ -163,14 +163,16 @@ class Releases:
         number = release or (published[-1] if published else 1)
         manifest = Manifest.read(self.repository, number)
         forgetting = manifest.verify(self.repository)
-        if set(manifest.models) != set(MODEL_TENSORS):
+        missing = set(REQUIRED_MODELS) - set(manifest.models)
+        unknown = set(manifest.models) - set(MODEL_TENSORS)
+        if missing or unknown:
             raise ManifestError(
                 f"release {number} has models {sorted(manifest.models)}, this gateway serves"
-                f" {sorted(MODEL_TENSORS)}: train and publish with this version"
+                f" {sorted(REQUIRED_MODELS)}: train and publish with this version"
             )
         contracts = {
             name: check_contract(self.repository, name, *MODEL_TENSORS[name])
-            for name in manifest.models
+            for name in REQUIRED_MODELS
         }
         for name, contract in contracts.items():
             await self._load(name, manifest.models[name].version, contract)
@@ -245,7 +247,8 @@ class Releases:
             InferenceError, ManifestError: it cannot be done now.
         """
         revived = False
-        for name, model in manifest.models.items():
+        for name in REQUIRED_MODELS:
+            model = manifest.models[name]
             contract = check_contract(self.repository, name, *MODEL_TENSORS[name])
             blank = _blank_inputs(name, 1, CANDIDATE_BUCKETS[0])
             try:

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from ebbing.history import HISTORY_LENGTH, MODEL_TENSORS, encode_history, item_keys
+from ebbing.manifest import REQUIRED_MODELS
 from trainer.export import PARITY_ATOL, TorchScriptExporter, load_exported, parity, parity_samples
 from trainer.models.mlp import MlpConfig, MlpRanker
 from trainer.models.sequence import RetrievalModel, SequenceConfig, SequenceModel
 from trainer.models.vocabulary import Vocabulary
 
 KEYS = item_keys([f"item-{n}" for n in range(400)])
-MODELS = tuple(MODEL_TENSORS)
+MODELS = REQUIRED_MODELS
 
 
 @pytest.fixture(scope="module")

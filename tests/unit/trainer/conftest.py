@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ebbing.history import MODEL_TENSORS
 from ebbing.progress import Reporter
 from trainer.data.replay import ReplayConfig
 from trainer.data.simulate import Simulation, SimulationConfig, simulate
@@ -68,7 +69,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A repository with the committed contracts and nothing published."""
-    for model in ("retrieval", "ranking"):
+    for model in MODEL_TENSORS:
         (tmp_path / "repository" / model).mkdir(parents=True)
         shutil.copy(REPOSITORY / model / "config.pbtxt", tmp_path / "repository" / model)
     return tmp_path / "repository"

@@ -13,11 +13,11 @@ import torch
 
 import trainer.publish
 from ebbing.history import MODEL_TENSORS
-from ebbing.manifest import Manifest, releases, sha256_of
+from ebbing.manifest import REQUIRED_MODELS, Manifest, releases, sha256_of
 from trainer.publish import PublishError, publish
 
 CREATED = "2025-06-01T00:00:00+00:00"
-RENAMES = len(MODEL_TENSORS) + 1
+RENAMES = len(REQUIRED_MODELS) + 1
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -56,7 +56,7 @@ def test_a_release_is_whole_and_verifies(run: Path, repository: Path) -> None:
     assert releases(repository) == [1]
     assert Manifest.read(repository, 1) == manifest
     assert manifest.verify(repository).to_json() == (run / "forgetting.json").read_text()
-    for model in MODEL_TENSORS:
+    for model in REQUIRED_MODELS:
         assert (repository / model / "1" / "model.pt").is_file()
         assert manifest.parity[model] <= manifest.parity["tolerance"]
     assert manifest.training["recipe"] == "tiny"
@@ -96,7 +96,7 @@ def test_a_killed_publish_leaves_debris_the_next_one_clears(
     assert releases(repository) == [1]
     Manifest.read(repository, 1).verify(repository)
     assert publish(run, repository, CREATED).release == 2
-    assert len(tree(repository)) == 2 + 2 * 4
+    assert len(tree(repository)) == len(MODEL_TENSORS) + 2 * 4
     Manifest.read(repository, 2).verify(repository)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from ebbing.features import CANDIDATE_FEATURES
 from ebbing.history import HISTORY_LENGTH, EncodedHistory, encode_history, item_key
 from ebbing.interest.forgetting import ForgettingParameters
-from ebbing.manifest import Manifest, ManifestError
+from ebbing.manifest import Manifest, ManifestError, ModelFiles, sha256_of
 from server.errors import ReleaseNotFound
 from server.inference import releases as module
 from server.inference.batcher import SilentObserver
@@ -146,14 +147,40 @@ async def test_another_layout_is_refused(
     assert triton.loads == []
 
 
-async def test_other_models_are_refused(
+async def test_models_it_does_not_ask_are_left_alone(
     served: Releases, repository: Path, triton: FakeTriton
 ) -> None:
     manifest = publish(repository, 1)
-    shutil.rmtree(Manifest.folder(repository, 1))
-    shutil.rmtree(repository / "ranking" / "1")
-    shutil.rmtree(repository / "retrieval" / "1")
-    publish(repository, 1, models={"retrieval": manifest.models["retrieval"]})
+    path = repository / "item_encoder" / "1" / "model.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"item_encoder 1")
+    encoder = ModelFiles(1, {"item_encoder/1/model.pt": sha256_of(path)})
+    text = replace(manifest, models={**manifest.models, "item_encoder": encoder}).to_json()
+    (Manifest.folder(repository, 1) / "manifest.json").write_text(text)
+    loaded = await served.serve(1)
+    assert set(loaded.manifest.models) == {"retrieval", "ranking", "item_encoder"}
+    assert sorted(triton.loads) == [("ranking", (1,)), ("retrieval", (1,))]
+
+
+async def test_a_damaged_model_it_does_not_ask_is_refused_all_the_same(
+    served: Releases, repository: Path
+) -> None:
+    manifest = publish(repository, 1)
+    encoder = ModelFiles(1, {"item_encoder/1/model.pt": "0" * 64})
+    text = replace(manifest, models={**manifest.models, "item_encoder": encoder}).to_json()
+    (Manifest.folder(repository, 1) / "manifest.json").write_text(text)
+    with pytest.raises(ManifestError, match="item_encoder"):
+        await served.serve(1)
+
+
+@pytest.mark.parametrize("models", [("retrieval",), ("retrieval", "ranking", "oracle")])
+async def test_other_models_are_refused(
+    models: tuple[str, ...], served: Releases, repository: Path, triton: FakeTriton
+) -> None:
+    manifest = publish(repository, 1)
+    files = manifest.models["retrieval"]
+    text = replace(manifest, models=dict.fromkeys(models, files)).to_json()
+    (Manifest.folder(repository, 1) / "manifest.json").write_text(text)
     with pytest.raises(ManifestError, match="retrieval"):
         await served.serve(1)
     assert triton.loads == []

@@ -64,7 +64,8 @@ OUTPUTS = (TensorSpec("C__0", "FP32", (-1,)),)
 def test_the_committed_contract_is_the_layout_of_the_code(model: str) -> None:
     contract = check_contract(REPOSITORY, model, *MODEL_TENSORS[model])
     assert contract.max_batch_size == 64
-    assert contract.instances == 2
+    # Items are encoded now and then, slates made all the time.
+    assert contract.instances == (1 if model == "item_encoder" else 2)
 
 
 @pytest.mark.parametrize("model", sorted(MODEL_TENSORS))
