@@ -26,7 +26,6 @@ from prometheus_client import (
     start_http_server,
 )
 
-from ebbing.history import LAYOUT_DIGEST
 from ebbing.v1 import (
     catalog_service_pb2,
     catalog_service_pb2_grpc,
@@ -53,6 +52,8 @@ from server.ports import cannot_listen, require_port
 from server.privacy import Privacy
 from server.recommend.pipeline import Recommender
 from server.retention import Housekeeping
+from server.rollout.control import RolloutControl
+from server.rollout.guardrails import Guardrails
 from server.rpc.boundary import Boundary
 from server.rpc.catalog import CatalogServicer
 from server.rpc.interests import Interests
@@ -106,6 +107,7 @@ class _Parts:
 
     metrics: Metrics
     releases: Releases
+    rollout: RolloutControl
     catalog: Catalog
     users: Users
     ingest: Ingest
@@ -174,12 +176,23 @@ def _assemble(
         settings.group_commit_events,
         touched.set,
     )
+    rollout = RolloutControl(
+        store,
+        writer,
+        releases,
+        Guardrails(settings.guardrails),
+        metrics,
+        _now_us,
+        time.monotonic,
+        settings.rollout,
+    )
     recommender = Recommender(
         store,
         users,
         catalog,
-        releases,
+        rollout,
         metrics,
+        time.monotonic,
         settings.alpha,
         settings.forgetting_share,
         settings.candidates,
@@ -206,6 +219,7 @@ def _assemble(
     return _Parts(
         metrics=metrics,
         releases=releases,
+        rollout=rollout,
         catalog=catalog,
         users=users,
         ingest=ingest,
@@ -254,7 +268,7 @@ def _grpc_server(settings: Settings, parts: _Parts) -> grpc.aio.Server:
         Recommendations(parts.recommender, _now_us, settings.default_deadline_s), server
     )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
-        ReleaseServicer(parts.releases), server
+        ReleaseServicer(settings.repository, parts.rollout), server
     )
     user_data_service_pb2_grpc.add_UserDataServiceServicer_to_server(
         UserData(parts.privacy, parts.releases, _now_us, lambda: uuid.uuid4().hex, settings.alpha),
@@ -317,13 +331,12 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
         stack.callback(stop_metrics)
 
         await _wait_for_triton(triton, settings.triton_start_timeout_s)
-        release = await parts.releases.serve(settings.release)
-        parts.metrics.release_info.labels(str(release.release), LAYOUT_DIGEST[:12]).set(1)
-        parts.metrics.release_traffic.labels(str(release.release), "live").set(1)
+        release = await parts.rollout.begin(settings.release)
 
         committing = asyncio.create_task(parts.ingest.run())
         stack.push_async_callback(_ended, committing)
-        stack.push_async_callback(_ended, asyncio.create_task(parts.housekeeping.run()))
+        for work in (parts.housekeeping.run(), parts.rollout.run()):
+            stack.push_async_callback(_ended, asyncio.create_task(work))
         if settings.watch:
             stack.push_async_callback(_ended, asyncio.create_task(parts.watch.run()))
         await server.start()
@@ -334,7 +347,9 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
             # that moment; only a client that left before loses nothing.
             await asyncio.sleep(settings.lame_duck_s)
             parts.news.close()
+            parts.rollout.news.close()
             await server.stop(settings.drain_s)
+            await parts.recommender.drain()
             await parts.releases.drain()
 
         stack.push_async_callback(drain)

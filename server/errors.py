@@ -14,6 +14,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 __all__ = [
+    "AlreadyLive",
     "AtBeforeFirstEvent",
     "CursorExpired",
     "EbbingError",
@@ -29,10 +30,14 @@ __all__ = [
     "MalformedMessage",
     "ModelsUnavailable",
     "NotYetBuilt",
+    "NothingToRollBack",
     "Overloaded",
     "ReleaseNotFound",
+    "ReleaseUnusable",
+    "RolloutChanged",
     "StorageFull",
     "StoreUnavailable",
+    "TrialUnderWay",
     "UserDeleted",
     "UserErased",
     "UserNotFound",
@@ -140,6 +145,41 @@ class ReleaseNotFound(EbbingError):
 
     code = grpc.StatusCode.NOT_FOUND
     reason = "RELEASE_NOT_FOUND"
+
+
+class ReleaseUnusable(EbbingError):
+    """The release is damaged, or does not load; what was wrong is in the message."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "RELEASE_UNUSABLE"
+
+
+class AlreadyLive(EbbingError):
+    """The release has all the traffic already."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "ALREADY_LIVE"
+
+
+class TrialUnderWay(EbbingError):
+    """Another release is being tried."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "TRIAL_UNDER_WAY"
+
+
+class NothingToRollBack(EbbingError):
+    """Nothing is tried, and no release was live before."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "NOTHING_TO_ROLL_BACK"
+
+
+class RolloutChanged(EbbingError):
+    """Somebody else changed the rollout at the same time."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "ROLLOUT_CHANGED"
 
 
 class AtBeforeFirstEvent(EbbingError):

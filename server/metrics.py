@@ -165,6 +165,18 @@ class Metrics:
             ("release", "role"),
             registry=registry,
         )
+        self.rollbacks = Counter(
+            "ebbing_release_rollbacks_total",
+            "Releases rolled back because they broke a guardrail",
+            ("guardrail",),
+            registry=registry,
+        )
+        self.shadow_overlap = Histogram(
+            "ebbing_shadow_overlap_ratio",
+            "Share of a slate shown that is in the shadow's slate too",
+            buckets=_RATIO,
+            registry=registry,
+        )
 
 
 class BatchMetrics:

@@ -17,6 +17,8 @@ from ebbing.events import DEFAULT_EVENT_WEIGHTS, EventType, event_type_from_name
 from server.failpoints import Failpoint
 from server.limits import Limits
 from server.retention import RetentionPeriods
+from server.rollout.control import RolloutConfig
+from server.rollout.guardrails import GuardrailConfig
 from server.state.open import StateCheck, location
 
 __all__ = ["Settings", "environment_with"]
@@ -60,7 +62,7 @@ class Settings(BaseSettings):
     repository: Path = Path("triton_repo")
     """Folder of models and releases that Triton reads too."""
     release: int = Field(0, ge=0)
-    """Release to serve; 0 is the newest."""
+    """Release to make live at start; 0 goes on with what was live, at first the newest."""
     triton: str = "127.0.0.1:8001"
     """gRPC address of Triton."""
     triton_timeout_s: float = Field(2.0, gt=0, le=60)
@@ -147,6 +149,30 @@ class Settings(BaseSettings):
     transitions_kept_s: float = Field(7 * 86400.0, ge=60, le=365 * 86400)
     """How long a watcher may be away and still go on from its cursor, seconds."""
 
+    rollout_poll_s: float = Field(1.0, ge=0.05, le=60)
+    """How often to look for a change of the rollout that another gateway made, and to judge what is
+    tried, seconds."""
+    release_linger_s: float = Field(15.0, ge=0, le=3600)
+    """How long a release that left the rollout stays loaded, seconds, well above
+    ``rollout_poll_s``: other gateways of the same Triton may still ask it."""
+    probation_s: float = Field(600.0, ge=0, le=30 * 86400)
+    """How long after its promotion a release may still be rolled back by a guardrail, seconds."""
+    guardrail_samples: int = Field(50, ge=10, le=1024)
+    """Slates of either release before one that is tried is judged by more than its failures."""
+    guardrail_failures: float = Field(0.05, ge=0, le=1)
+    """Largest share of slates for which the models of a release that is tried may fail, above that
+    of the release it is compared with."""
+    guardrail_slowdown: float = Field(1.3, gt=1, le=100)
+    """Largest median time of its models, over that of the other release."""
+    guardrail_oov: float = Field(0.2, ge=0, le=1)
+    """Largest share of history items it does not know, above that of the other release."""
+    guardrail_empty: float = Field(0.05, ge=0, le=1)
+    """Largest share of slates for which its models offer nothing, above that of the other."""
+    guardrail_overlap: float = Field(0.0, ge=0, le=1)
+    """Least mean share of the slates shown that a shadow's slates must have; 0 asks for none."""
+    guardrail_retention: float = Field(0.25, ge=0, le=1)
+    """Largest difference in the mean retention of what its slates are about."""
+
     alpha: float = Field(5.0, ge=0, le=1000)
     """The articles' α in p(i|u,t) = softmax(−α F)."""
     forgetting_share: float = Field(0.7, ge=0, le=1)
@@ -163,6 +189,24 @@ class Settings(BaseSettings):
         """How long things are kept."""
         return RetentionPeriods(
             self.events_kept_s, self.inactive_users_kept_s, self.deletions_kept_s
+        )
+
+    @property
+    def rollout(self) -> RolloutConfig:
+        """How to keep to the rollout."""
+        return RolloutConfig(self.rollout_poll_s, self.release_linger_s, self.probation_s)
+
+    @property
+    def guardrails(self) -> GuardrailConfig:
+        """What a release that is tried may do."""
+        return GuardrailConfig(
+            samples=self.guardrail_samples,
+            failures=self.guardrail_failures,
+            slowdown=self.guardrail_slowdown,
+            oov=self.guardrail_oov,
+            empty=self.guardrail_empty,
+            overlap=self.guardrail_overlap,
+            retention=self.guardrail_retention,
         )
 
     @property

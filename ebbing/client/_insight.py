@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from ebbing.client._base import ClientBase
@@ -259,4 +259,52 @@ def watch_releases(client: ClientBase) -> Watch[release_v1.WatchReleasesResponse
         lambda stubs: stubs.releases.WatchReleases,
         release_v1.WatchReleasesRequest(),
         lambda answer: answer,
+    )
+
+
+def publish_release(client: ClientBase, release: int) -> Call[release_v1.Release]:
+    """Take a release into service, without traffic."""
+    return Call(
+        lambda stubs: stubs.releases.PublishRelease,
+        release_v1.PublishReleaseRequest(release=release),
+        lambda answer: answer.release,
+        batch=True,
+    )
+
+
+def set_release_traffic(
+    client: ClientBase, release: int, role: release_v1.ReleaseRole.ValueType, traffic: float
+) -> Call[Sequence[release_v1.Release]]:
+    """Try a release as the canary or the shadow of a share of the users, from 0 to 1."""
+    return Call(
+        lambda stubs: stubs.releases.SetReleaseTraffic,
+        release_v1.SetReleaseTrafficRequest(release=release, role=role, traffic=traffic),
+        lambda answer: answer.releases,
+        batch=True,
+    )
+
+
+def promote_release(client: ClientBase, release: int) -> Call[Sequence[release_v1.Release]]:
+    """Give a release all the traffic."""
+    return Call(
+        lambda stubs: stubs.releases.PromoteRelease,
+        release_v1.PromoteReleaseRequest(release=release),
+        lambda answer: answer.releases,
+        batch=True,
+    )
+
+
+def roll_back_release(
+    client: ClientBase, reason: str = "", *, release: int = 0
+) -> Call[Sequence[release_v1.Release]]:
+    """End what is tried; or, where nothing is, make the release before live again.
+
+    Name the ``release`` that is to be rolled back: a call that is tried again, or made by two
+    people at once, then never rolls back another one.
+    """
+    return Call(
+        lambda stubs: stubs.releases.RollBackRelease,
+        release_v1.RollBackReleaseRequest(reason=reason, release=release),
+        lambda answer: answer.releases,
+        batch=True,
     )

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x62\x62ing/v1/release_service.proto\x12\tebbing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x01\n\x07Release\x12\x0f\n\x07release\x18\x01 \x01(\x03\x12$\n\x04role\x18\x02 \x01(\x0e\x32\x16.ebbing.v1.ReleaseRole\x12\x0f\n\x07traffic\x18\x03 \x01(\x01\x12\x30\n\x0cpublish_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x07metrics\x18\x05 \x03(\x0b\x32\x1f.ebbing.v1.Release.MetricsEntry\x12\x0e\n\x06reason\x18\x06 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"(\n\x15PublishReleaseRequest\x12\x0f\n\x07release\x18\x01 \x01(\x03\"=\n\x16PublishReleaseResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.ebbing.v1.Release\"<\n\x13ListReleasesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x14ListReleasesResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.ebbing.v1.Release\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x18SetReleaseTrafficRequest\x12\x0f\n\x07release\x18\x01 \x01(\x03\x12$\n\x04role\x18\x02 \x01(\x0e\x32\x16.ebbing.v1.ReleaseRole\x12\x0f\n\x07traffic\x18\x03 \x01(\x01\"A\n\x19SetReleaseTrafficResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.ebbing.v1.Release\"(\n\x15PromoteReleaseRequest\x12\x0f\n\x07release\x18\x01 \x01(\x03\">\n\x16PromoteReleaseResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.ebbing.v1.Release\"(\n\x16RollBackReleaseRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"?\n\x17RollBackReleaseResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.ebbing.v1.Release\"\x16\n\x14WatchReleasesRequest\"=\n\x15WatchReleasesResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.ebbing.v1.Release*\xa5\x01\n\x0bReleaseRole\x12\x1c\n\x18RELEASE_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11RELEASE_ROLE_IDLE\x10\x01\x12\x15\n\x11RELEASE_ROLE_LIVE\x10\x02\x12\x17\n\x13RELEASE_ROLE_CANARY\x10\x03\x12\x17\n\x13RELEASE_ROLE_SHADOW\x10\x04\x12\x18\n\x14RELEASE_ROLE_RETIRED\x10\x05\x32\x9f\x04\n\x0eReleaseService\x12U\n\x0ePublishRelease\x12 .ebbing.v1.PublishReleaseRequest\x1a!.ebbing.v1.PublishReleaseResponse\x12O\n\x0cListReleases\x12\x1e.ebbing.v1.ListReleasesRequest\x1a\x1f.ebbing.v1.ListReleasesResponse\x12^\n\x11SetReleaseTraffic\x12#.ebbing.v1.SetReleaseTrafficRequest\x1a$.ebbing.v1.SetReleaseTrafficResponse\x12U\n\x0ePromoteRelease\x12 .ebbing.v1.PromoteReleaseRequest\x1a!.ebbing.v1.PromoteReleaseResponse\x12X\n\x0fRollBackRelease\x12!.ebbing.v1.RollBackReleaseRequest\x1a\".ebbing.v1.RollBackReleaseResponse\x12T\n\rWatchReleases\x12\x1f.ebbing.v1.WatchReleasesRequest\x1a .ebbing.v1.WatchReleasesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x62\x62ing/v1/release_service.proto\x12\tebbing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x01\n\x07Release\x12\x0f\n\x07release\x18\x01 \x01(\x03\x12$\n\x04role\x18\x02 \x01(\x0e\x32\x16.ebbing.v1.ReleaseRole\x12\x0f\n\x07traffic\x18\x03 \x01(\x01\x12\x30\n\x0cpublish_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x07metrics\x18\x05 \x03(\x0b\x32\x1f.ebbing.v1.Release.MetricsEntry\x12\x0e\n\x06reason\x18\x06 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"(\n\x15PublishReleaseRequest\x12\x0f\n\x07release\x18\x01 \x01(\x03\"=\n\x16PublishReleaseResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.ebbing.v1.Release\"<\n\x13ListReleasesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x14ListReleasesResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.ebbing.v1.Release\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x18SetReleaseTrafficRequest\x12\x0f\n\x07release\x18\x01 \x01(\x03\x12$\n\x04role\x18\x02 \x01(\x0e\x32\x16.ebbing.v1.ReleaseRole\x12\x0f\n\x07traffic\x18\x03 \x01(\x01\"A\n\x19SetReleaseTrafficResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.ebbing.v1.Release\"(\n\x15PromoteReleaseRequest\x12\x0f\n\x07release\x18\x01 \x01(\x03\">\n\x16PromoteReleaseResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.ebbing.v1.Release\"9\n\x16RollBackReleaseRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\x03\"?\n\x17RollBackReleaseResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.ebbing.v1.Release\"\x16\n\x14WatchReleasesRequest\"=\n\x15WatchReleasesResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.ebbing.v1.Release*\xa5\x01\n\x0bReleaseRole\x12\x1c\n\x18RELEASE_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11RELEASE_ROLE_IDLE\x10\x01\x12\x15\n\x11RELEASE_ROLE_LIVE\x10\x02\x12\x17\n\x13RELEASE_ROLE_CANARY\x10\x03\x12\x17\n\x13RELEASE_ROLE_SHADOW\x10\x04\x12\x18\n\x14RELEASE_ROLE_RETIRED\x10\x05\x32\x9f\x04\n\x0eReleaseService\x12U\n\x0ePublishRelease\x12 .ebbing.v1.PublishReleaseRequest\x1a!.ebbing.v1.PublishReleaseResponse\x12O\n\x0cListReleases\x12\x1e.ebbing.v1.ListReleasesRequest\x1a\x1f.ebbing.v1.ListReleasesResponse\x12^\n\x11SetReleaseTraffic\x12#.ebbing.v1.SetReleaseTrafficRequest\x1a$.ebbing.v1.SetReleaseTrafficResponse\x12U\n\x0ePromoteRelease\x12 .ebbing.v1.PromoteReleaseRequest\x1a!.ebbing.v1.PromoteReleaseResponse\x12X\n\x0fRollBackRelease\x12!.ebbing.v1.RollBackReleaseRequest\x1a\".ebbing.v1.RollBackReleaseResponse\x12T\n\rWatchReleases\x12\x1f.ebbing.v1.WatchReleasesRequest\x1a .ebbing.v1.WatchReleasesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RELEASE_METRICSENTRY']._loaded_options = None
   _globals['_RELEASE_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_RELEASEROLE']._serialized_start=1049
-  _globals['_RELEASEROLE']._serialized_end=1214
+  _globals['_RELEASEROLE']._serialized_start=1066
+  _globals['_RELEASEROLE']._serialized_end=1231
   _globals['_RELEASE']._serialized_start=80
   _globals['_RELEASE']._serialized_end=325
   _globals['_RELEASE_METRICSENTRY']._serialized_start=279
@@ -57,13 +57,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROMOTERELEASERESPONSE']._serialized_start=790
   _globals['_PROMOTERELEASERESPONSE']._serialized_end=852
   _globals['_ROLLBACKRELEASEREQUEST']._serialized_start=854
-  _globals['_ROLLBACKRELEASEREQUEST']._serialized_end=894
-  _globals['_ROLLBACKRELEASERESPONSE']._serialized_start=896
-  _globals['_ROLLBACKRELEASERESPONSE']._serialized_end=959
-  _globals['_WATCHRELEASESREQUEST']._serialized_start=961
-  _globals['_WATCHRELEASESREQUEST']._serialized_end=983
-  _globals['_WATCHRELEASESRESPONSE']._serialized_start=985
-  _globals['_WATCHRELEASESRESPONSE']._serialized_end=1046
-  _globals['_RELEASESERVICE']._serialized_start=1217
-  _globals['_RELEASESERVICE']._serialized_end=1760
+  _globals['_ROLLBACKRELEASEREQUEST']._serialized_end=911
+  _globals['_ROLLBACKRELEASERESPONSE']._serialized_start=913
+  _globals['_ROLLBACKRELEASERESPONSE']._serialized_end=976
+  _globals['_WATCHRELEASESREQUEST']._serialized_start=978
+  _globals['_WATCHRELEASESREQUEST']._serialized_end=1000
+  _globals['_WATCHRELEASESRESPONSE']._serialized_start=1002
+  _globals['_WATCHRELEASESRESPONSE']._serialized_end=1063
+  _globals['_RELEASESERVICE']._serialized_start=1234
+  _globals['_RELEASESERVICE']._serialized_end=1777
 # @@protoc_insertion_point(module_scope)

@@ -263,7 +263,7 @@ class SetReleaseTrafficResponse(_message.Message):
     RELEASES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def releases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Release]:
-        """Output only. All releases with a role. Empty: never."""
+        """Output only. Releases in service, and those that have left it of late, newest first. Empty: never."""
 
     def __init__(
         self,
@@ -309,7 +309,7 @@ class PromoteReleaseResponse(_message.Message):
     RELEASES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def releases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Release]:
-        """Output only. All releases with a role. Empty: never."""
+        """Output only. Releases in service, and those that have left it of late, newest first. Empty: never."""
 
     def __init__(
         self,
@@ -331,16 +331,22 @@ class RollBackReleaseRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Optional. Why, for those who read it later. At most 1024 bytes. Empty: no reason given."""
+    release: _builtins.int
+    """Optional. The release that is to be rolled back, 1 or more: the canary, the shadow or the live
+    one; if it is none of them any more, nothing is done. Zero: all that is tried, else the live one.
+    """
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
+        release: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "release", b"release"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -355,7 +361,7 @@ class RollBackReleaseResponse(_message.Message):
     RELEASES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def releases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Release]:
-        """Output only. All releases with a role. Empty: never."""
+        """Output only. Releases in service, and those that have left it of late, newest first. Empty: never."""
 
     def __init__(
         self,
@@ -396,7 +402,7 @@ class WatchReleasesResponse(_message.Message):
     RELEASES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def releases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Release]:
-        """Output only. All releases with a role, as they stand now. Empty: none."""
+        """Output only. Releases in service, and those that have left it of late, newest first. Empty: none."""
 
     def __init__(
         self,

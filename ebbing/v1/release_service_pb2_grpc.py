@@ -72,7 +72,10 @@ class ReleaseServiceServicer:
     """
 
     def PublishRelease(self, request, context):
-        """Takes a complete release of the repository into service, without traffic.
+        """Takes a complete release of the repository into service: a canary without traffic.
+        NOT_FOUND: RELEASE_NOT_FOUND. FAILED_PRECONDITION: RELEASE_UNUSABLE (damaged, or it does not
+        load), ALREADY_LIVE, TRIAL_UNDER_WAY (another release is the canary). ABORTED:
+        ROLLOUT_CHANGED (somebody else changed it at the same time).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,28 +89,31 @@ class ReleaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetReleaseTraffic(self, request, context):
-        """Splits the traffic: a canary's share, or a shadow.
+        """Splits the traffic: a canary's share, or a shadow's. A user stays with the canary while its
+        share grows. Errors as for PublishRelease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PromoteRelease(self, request, context):
-        """Gives a release all the traffic.
+        """Gives a release all the traffic; the one before stays at hand. Errors as for PublishRelease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollBackRelease(self, request, context):
-        """Gives the release before all the traffic again.
+        """Ends what is tried; where nothing is, gives the release before all the traffic again.
+        FAILED_PRECONDITION: NOTHING_TO_ROLL_BACK. Other errors as for PublishRelease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchReleases(self, request, context):
-        """Changes of releases as they happen.
+        """How the releases stand: now, at each change, and at least every 30 seconds. UNAVAILABLE:
+        GATEWAY_STOPPING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,17 +34,27 @@ class ReleaseServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ReleaseServiceAsyncStub: ...
     PublishRelease: _grpc.UnaryUnaryMultiCallable[_release_service_pb2.PublishReleaseRequest, _release_service_pb2.PublishReleaseResponse]
-    """Takes a complete release of the repository into service, without traffic."""
+    """Takes a complete release of the repository into service: a canary without traffic.
+    NOT_FOUND: RELEASE_NOT_FOUND. FAILED_PRECONDITION: RELEASE_UNUSABLE (damaged, or it does not
+    load), ALREADY_LIVE, TRIAL_UNDER_WAY (another release is the canary). ABORTED:
+    ROLLOUT_CHANGED (somebody else changed it at the same time).
+    """
     ListReleases: _grpc.UnaryUnaryMultiCallable[_release_service_pb2.ListReleasesRequest, _release_service_pb2.ListReleasesResponse]
     """Lists the complete releases of the repository, newest first."""
     SetReleaseTraffic: _grpc.UnaryUnaryMultiCallable[_release_service_pb2.SetReleaseTrafficRequest, _release_service_pb2.SetReleaseTrafficResponse]
-    """Splits the traffic: a canary's share, or a shadow."""
+    """Splits the traffic: a canary's share, or a shadow's. A user stays with the canary while its
+    share grows. Errors as for PublishRelease.
+    """
     PromoteRelease: _grpc.UnaryUnaryMultiCallable[_release_service_pb2.PromoteReleaseRequest, _release_service_pb2.PromoteReleaseResponse]
-    """Gives a release all the traffic."""
+    """Gives a release all the traffic; the one before stays at hand. Errors as for PublishRelease."""
     RollBackRelease: _grpc.UnaryUnaryMultiCallable[_release_service_pb2.RollBackReleaseRequest, _release_service_pb2.RollBackReleaseResponse]
-    """Gives the release before all the traffic again."""
+    """Ends what is tried; where nothing is, gives the release before all the traffic again.
+    FAILED_PRECONDITION: NOTHING_TO_ROLL_BACK. Other errors as for PublishRelease.
+    """
     WatchReleases: _grpc.UnaryStreamMultiCallable[_release_service_pb2.WatchReleasesRequest, _release_service_pb2.WatchReleasesResponse]
-    """Changes of releases as they happen."""
+    """How the releases stand: now, at each change, and at least every 30 seconds. UNAVAILABLE:
+    GATEWAY_STOPPING.
+    """
 
 @_typing.type_check_only
 class ReleaseServiceAsyncStub(ReleaseServiceStub):
@@ -52,17 +62,27 @@ class ReleaseServiceAsyncStub(ReleaseServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PublishRelease: _aio.UnaryUnaryMultiCallable[_release_service_pb2.PublishReleaseRequest, _release_service_pb2.PublishReleaseResponse]  # type: ignore[assignment]
-    """Takes a complete release of the repository into service, without traffic."""
+    """Takes a complete release of the repository into service: a canary without traffic.
+    NOT_FOUND: RELEASE_NOT_FOUND. FAILED_PRECONDITION: RELEASE_UNUSABLE (damaged, or it does not
+    load), ALREADY_LIVE, TRIAL_UNDER_WAY (another release is the canary). ABORTED:
+    ROLLOUT_CHANGED (somebody else changed it at the same time).
+    """
     ListReleases: _aio.UnaryUnaryMultiCallable[_release_service_pb2.ListReleasesRequest, _release_service_pb2.ListReleasesResponse]  # type: ignore[assignment]
     """Lists the complete releases of the repository, newest first."""
     SetReleaseTraffic: _aio.UnaryUnaryMultiCallable[_release_service_pb2.SetReleaseTrafficRequest, _release_service_pb2.SetReleaseTrafficResponse]  # type: ignore[assignment]
-    """Splits the traffic: a canary's share, or a shadow."""
+    """Splits the traffic: a canary's share, or a shadow's. A user stays with the canary while its
+    share grows. Errors as for PublishRelease.
+    """
     PromoteRelease: _aio.UnaryUnaryMultiCallable[_release_service_pb2.PromoteReleaseRequest, _release_service_pb2.PromoteReleaseResponse]  # type: ignore[assignment]
-    """Gives a release all the traffic."""
+    """Gives a release all the traffic; the one before stays at hand. Errors as for PublishRelease."""
     RollBackRelease: _aio.UnaryUnaryMultiCallable[_release_service_pb2.RollBackReleaseRequest, _release_service_pb2.RollBackReleaseResponse]  # type: ignore[assignment]
-    """Gives the release before all the traffic again."""
+    """Ends what is tried; where nothing is, gives the release before all the traffic again.
+    FAILED_PRECONDITION: NOTHING_TO_ROLL_BACK. Other errors as for PublishRelease.
+    """
     WatchReleases: _aio.UnaryStreamMultiCallable[_release_service_pb2.WatchReleasesRequest, _release_service_pb2.WatchReleasesResponse]  # type: ignore[assignment]
-    """Changes of releases as they happen."""
+    """How the releases stand: now, at each change, and at least every 30 seconds. UNAVAILABLE:
+    GATEWAY_STOPPING.
+    """
 
 class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
     """Rules which release serves whom."""
@@ -73,7 +93,11 @@ class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _release_service_pb2.PublishReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_release_service_pb2.PublishReleaseResponse, _abc.Awaitable[_release_service_pb2.PublishReleaseResponse]]:
-        """Takes a complete release of the repository into service, without traffic."""
+        """Takes a complete release of the repository into service: a canary without traffic.
+        NOT_FOUND: RELEASE_NOT_FOUND. FAILED_PRECONDITION: RELEASE_UNUSABLE (damaged, or it does not
+        load), ALREADY_LIVE, TRIAL_UNDER_WAY (another release is the canary). ABORTED:
+        ROLLOUT_CHANGED (somebody else changed it at the same time).
+        """
 
     @_abc_1.abstractmethod
     def ListReleases(
@@ -89,7 +113,9 @@ class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _release_service_pb2.SetReleaseTrafficRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_release_service_pb2.SetReleaseTrafficResponse, _abc.Awaitable[_release_service_pb2.SetReleaseTrafficResponse]]:
-        """Splits the traffic: a canary's share, or a shadow."""
+        """Splits the traffic: a canary's share, or a shadow's. A user stays with the canary while its
+        share grows. Errors as for PublishRelease.
+        """
 
     @_abc_1.abstractmethod
     def PromoteRelease(
@@ -97,7 +123,7 @@ class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _release_service_pb2.PromoteReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_release_service_pb2.PromoteReleaseResponse, _abc.Awaitable[_release_service_pb2.PromoteReleaseResponse]]:
-        """Gives a release all the traffic."""
+        """Gives a release all the traffic; the one before stays at hand. Errors as for PublishRelease."""
 
     @_abc_1.abstractmethod
     def RollBackRelease(
@@ -105,7 +131,9 @@ class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _release_service_pb2.RollBackReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_release_service_pb2.RollBackReleaseResponse, _abc.Awaitable[_release_service_pb2.RollBackReleaseResponse]]:
-        """Gives the release before all the traffic again."""
+        """Ends what is tried; where nothing is, gives the release before all the traffic again.
+        FAILED_PRECONDITION: NOTHING_TO_ROLL_BACK. Other errors as for PublishRelease.
+        """
 
     @_abc_1.abstractmethod
     def WatchReleases(
@@ -113,6 +141,8 @@ class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _release_service_pb2.WatchReleasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_release_service_pb2.WatchReleasesResponse], _abc.AsyncIterator[_release_service_pb2.WatchReleasesResponse]]:
-        """Changes of releases as they happen."""
+        """How the releases stand: now, at each change, and at least every 30 seconds. UNAVAILABLE:
+        GATEWAY_STOPPING.
+        """
 
 def add_ReleaseServiceServicer_to_server(servicer: ReleaseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,18 +150,43 @@ class Releases:
         self._timeout_s = timeout_s
         self._loaded: dict[int, LoadedRelease] = {}
         self._live = 0
+        # What is in service and what Triton is told to hold change together.
+        self._control = asyncio.Lock()
         self._restoring: asyncio.Task[None] | None = None
 
+    def published(self) -> list[int]:
+        """The complete releases of the repository, ascending."""
+        return releases(self.repository)
+
+    def newest(self) -> int:
+        """The newest release of the repository; 1 where there is none yet."""
+        published = self.published()
+        return published[-1] if published else 1
+
     async def serve(self, release: int) -> LoadedRelease:
-        """Verify, load and warm up a release (0: the newest) and make it the live one.
+        """Take a release (0: the newest) into service and make it the live one.
+
+        Raises:
+            ManifestError, ModelLoadError, InferenceError: as ``take``.
+        """
+        loaded = await self.take(release or self.newest())
+        self._live = loaded.release
+        return loaded
+
+    async def take(self, number: int) -> LoadedRelease:
+        """Verify, load and warm up a release, beside those in service; nothing if it is there.
 
         Raises:
             ManifestError: it is not in the repository, or not what it declares.
             ModelLoadError: its models do not fit their config.pbtxt, or Triton cannot load them.
             InferenceError: Triton does not answer.
         """
-        published = releases(self.repository)
-        number = release or (published[-1] if published else 1)
+        async with self._control:
+            if number not in self._loaded:
+                self._loaded[number] = await self._take(number)
+            return self._loaded[number]
+
+    async def _take(self, number: int) -> LoadedRelease:
         manifest = Manifest.read(self.repository, number)
         forgetting = manifest.verify(self.repository)
         missing = set(REQUIRED_MODELS) - set(manifest.models)
@@ -174,8 +200,12 @@ class Releases:
             name: check_contract(self.repository, name, *MODEL_TENSORS[name])
             for name in REQUIRED_MODELS
         }
-        for name, contract in contracts.items():
-            await self._load(name, manifest.models[name].version, contract)
+        try:
+            for name, contract in contracts.items():
+                await self._load(name, manifest, contract)
+        except InferenceError:
+            await self._unload_rest()
+            raise
         batchers = {
             name: MicroBatcher(
                 self._triton.infer,
@@ -189,12 +219,37 @@ class Releases:
             )
             for name, contract in contracts.items()
         }
-        loaded = LoadedRelease(
+        return LoadedRelease(
             manifest, forgetting, batchers, self._clock, self._timeout_s, self._doubt
         )
-        self._loaded[number] = loaded
-        self._live = number
-        return loaded
+
+    async def drop(self, number: int) -> None:
+        """Take a release out of service: what it was asked is answered, then it is unloaded.
+
+        A Triton that does not answer keeps the models until the next load, which leaves them out.
+        """
+        async with self._control:
+            loaded = self._loaded.pop(number, None)
+            if loaded is not None:
+                await loaded.drain()
+                await self._unload_rest()
+
+    async def _unload_rest(self) -> None:
+        """Have Triton hold what is in service and nothing else."""
+        for name in MODEL_TENSORS:
+            versions = self._versions(name)
+            if versions:
+                with suppress(InferenceError):
+                    await self._triton.load(name, versions, self.repository)
+
+    def _versions(self, model: str) -> list[int]:
+        """Versions of a model that releases in service are made of."""
+        held = (loaded.manifest.models.get(model) for loaded in self._loaded.values())
+        return sorted({files.version for files in held if files})
+
+    def lead(self, number: int) -> None:
+        """Make a release that is in service the live one."""
+        self._live = self.get(number).release
 
     def get(self, release: int) -> LoadedRelease:
         """A release in service; 0 is the live one.
@@ -228,7 +283,9 @@ class Releases:
         told = False
         while True:
             try:
-                restored = [await self._revive(r.manifest) for r in list(self._loaded.values())]
+                async with self._control:
+                    held = list(self._loaded.values())
+                    restored = [await self._revive(loaded.manifest) for loaded in held]
             except (InferenceError, ManifestError) as error:
                 if not told:
                     detail = error.detail if isinstance(error, InferenceError) else ""
@@ -255,18 +312,25 @@ class Releases:
                 await self._ask_instances(name, model.version, contract, blank, PROBE_TIMEOUT_S)
                 continue
             except InferenceFailed:
+                if manifest.release != self._live:
+                    # Repairing it would take the live release's version down with it; a release
+                    # that is only tried is rolled back instead.
+                    continue
                 # The process behind an instance is gone; only unloading makes Triton notice.
                 await self._triton.unload(name)
             except TritonUnavailable:
                 if not await self._triton.server_ready():
                     raise
             manifest.verify(self.repository)
-            await self._load(name, model.version, contract)
+            await self._load(name, manifest, contract)
             revived = True
         return revived
 
-    async def _load(self, name: str, version: int, contract: ModelContract) -> None:
-        await self._triton.load(name, [version], self.repository)
+    async def _load(self, name: str, manifest: Manifest, contract: ModelContract) -> None:
+        """Load a release's version of a model beside those in service, and warm it up."""
+        version = manifest.models[name].version
+        versions = sorted({*self._versions(name), version})
+        await self._triton.load(name, versions, self.repository)
         await self._warm_up(name, version, contract)
 
     async def _warm_up(self, name: str, version: int, contract: ModelContract) -> None:

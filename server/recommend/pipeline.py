@@ -7,9 +7,10 @@ of popular items, weighed by what is known of the user's interests, and says tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import structlog
@@ -20,12 +21,14 @@ from ebbing.history import encode_history, item_key
 from ebbing.interest.trace import TraceTable
 from server.catalog import Catalog
 from server.errors import ModelsUnavailable, UserNotFound
-from server.inference.errors import InferenceError
-from server.inference.releases import LoadedRelease, Releases
+from server.inference.errors import InferenceError, TritonUnavailable
+from server.inference.releases import LoadedRelease
 from server.metrics import Metrics
+from server.recommend.background import Background
 from server.recommend.candidates import Candidate, given, popular, retrieved
 from server.recommend.filters import eligible
 from server.recommend.reranking import InterestContext, Scored, article_fields, follow
+from server.rollout.guardrails import Observation
 from server.state.store import ItemRecord, Store
 from server.users import Users, UserView
 
@@ -34,6 +37,8 @@ __all__ = ["Recommender", "ScoreRequest", "Slate", "SlateRequest"]
 POPULAR_CANDIDATES = 512
 RETRIEVAL_SHARE = 0.6
 """Share of the caller's time that retrieval may take; ranking has what is left."""
+SHADOWS_IN_FLIGHT = 8
+"""Comparisons with a shadow at a time; more than that are left out."""
 RESERVE = 0.1
 """Share of the caller's time kept for making the slate without models."""
 
@@ -94,6 +99,31 @@ class Slate:
         return f"1.{self.release}.{digest}"
 
 
+class Rollout(Protocol):
+    """Says which release answers whom, and is told how it did; see ``server.rollout``."""
+
+    def serving(self, user_id: str, release: int = 0) -> LoadedRelease:
+        """The release that answers a user, or the one asked for; may raise ReleaseNotFound."""
+        ...
+
+    def shadowing(self, user_id: str) -> LoadedRelease | None:
+        """The release that is asked beside, if any."""
+        ...
+
+    def observe(self, release: int, observation: Observation) -> None:
+        """A release made a slate, or failed to."""
+        ...
+
+
+class _Answer(NamedTuple):
+    """What the models of a release said for one user."""
+
+    candidates: list[Candidate]
+    relevance: NDArray[np.float32] | None
+    oov_share: float = 0.0
+    model_s: float = 0.0
+
+
 class Recommender:
     """Makes slates."""
 
@@ -102,18 +132,21 @@ class Recommender:
         store: Store,
         users: Users,
         catalog: Catalog,
-        releases: Releases,
+        rollout: Rollout,
         metrics: Metrics,
+        clock: Callable[[], float],
         alpha: float,
         forgetting_share: float,
         candidates: int,
     ) -> None:
-        """Set up; the last three as in ``server.settings.Settings``."""
+        """Set up; ``clock`` gives monotonic seconds, the rest is as in ``server.settings``."""
         self._store = store
         self._users = users
         self._catalog = catalog
-        self._releases = releases
+        self._rollout = rollout
         self._metrics = metrics
+        self._clock = clock
+        self._shadows = Background(SHADOWS_IN_FLIGHT)
         self._alpha = alpha
         self._forgetting_share = forgetting_share
         self._candidates = candidates
@@ -125,39 +158,105 @@ class Recommender:
             ReleaseNotFound: the release asked for is not in service.
             AtBeforeFirstEvent: nothing is known of the user at that moment.
         """
-        release = self._releases.get(request.release)
+        release = self._rollout.serving(request.user_id, request.release)
         with self._stage("state"):
             user = await self._view(request.user_id, request.at_us, now_us)
             context = InterestContext.of(user.traces, user.at_s, release.forgetting)
         excluded = {item_key(i) for i in request.excluded_ids}
         if not request.include_seen:
             excluded.update(user.history.keys.tolist())
-        models_s = budget_s * (1 - RESERVE)
-        relevance, degraded = None, ""
-        candidates: list[Candidate] = []
+        answer, degraded = _Answer([], None), ""
+        started = self._clock()
         if user.history.keys.any():
             try:
-                with self._stage("retrieval"):
-                    candidates = await self._retrieve(release, user, models_s * RETRIEVAL_SHARE)
-                candidates = self._filter(candidates, excluded, user)
-                with self._stage("ranking"):
-                    ranking_s = models_s * (1 - RETRIEVAL_SHARE)
-                    relevance = await self._rank(release, user, context, candidates, ranking_s)
+                answer = await self._ask(release, user, context, excluded, budget_s * (1 - RESERVE))
             except InferenceError as error:
                 degraded = f"TRITON_{error.outcome.upper()}"
                 log.warning(
                     "slate degraded", reason=degraded, error=str(error), detail=error.detail
                 )
+                # A Triton that is not there says nothing about the release.
+                if not isinstance(error, TritonUnavailable):
+                    failed = Observation(self._clock(), True, self._clock() - started)
+                    self._rollout.observe(release.release, failed)
+        candidates = answer.candidates
         if not candidates:
             with self._stage("popular"):
                 keys = self._store.popular(POPULAR_CANDIDATES)
                 candidates = popular(keys, self._catalog.lookup(keys))
             candidates = self._filter(candidates, excluded, user)
         with self._stage("reranking"):
-            ranked = follow(candidates, relevance, context, self._forgetting_share)
+            ranked = follow(candidates, answer.relevance, context, self._forgetting_share)
         slate = self._slate(ranked[: request.size], user, context, release, request.alpha, degraded)
         self._count(slate)
+        if user.history.keys.any() and not degraded:
+            self._rollout.observe(release.release, self._observation(slate, answer))
+            shadow = None if request.release else self._rollout.shadowing(request.user_id)
+            if shadow:
+                self._shadows.offer(self._compare(shadow, slate, excluded, request.size, budget_s))
         return slate
+
+    async def _ask(
+        self,
+        release: LoadedRelease,
+        user: UserView,
+        context: InterestContext,
+        excluded: set[int],
+        budget_s: float,
+    ) -> _Answer:
+        """What a release's models say.
+
+        Raises:
+            InferenceError: they say nothing usable in time.
+        """
+        started = self._clock()
+        with self._stage("retrieval"):
+            retrieved, oov_share = await self._retrieve(release, user, budget_s * RETRIEVAL_SHARE)
+        candidates = self._filter(retrieved, excluded, user)
+        with self._stage("ranking"):
+            ranking_s = budget_s * (1 - RETRIEVAL_SHARE)
+            relevance = await self._rank(release, user, context, candidates, ranking_s)
+        return _Answer(candidates, relevance, oov_share, self._clock() - started)
+
+    async def _compare(
+        self,
+        shadow: LoadedRelease,
+        shown: Slate,
+        excluded: set[int],
+        size: int,
+        budget_s: float,
+    ) -> None:
+        """Ask a shadow what was asked of the release that answered, and note how it differs."""
+        user = shown.user
+        context = InterestContext.of(user.traces, user.at_s, shadow.forgetting)
+        started = self._clock()
+        try:
+            answer = await self._ask(shadow, user, context, excluded, budget_s)
+        except TritonUnavailable:
+            return
+        except InferenceError as error:
+            log.warning("shadow failed", release=shadow.release, error=str(error))
+            failed = Observation(self._clock(), True, self._clock() - started)
+            self._rollout.observe(shadow.release, failed)
+            return
+        ranked = follow(answer.candidates, answer.relevance, context, self._forgetting_share)
+        slate = self._slate(ranked[:size], user, context, shadow, None, "")
+        keys, others = ({s.candidate.item.item_key for s in one.items} for one in (shown, slate))
+        overlap = len(keys & others) / len(keys) if keys else 1.0
+        self._metrics.shadow_overlap.observe(overlap)
+        seen = self._observation(slate, answer)._replace(overlap=overlap)
+        self._rollout.observe(shadow.release, seen)
+
+    def _observation(self, slate: Slate, answer: _Answer) -> Observation:
+        forgetting = [scored.forgetting for scored in slate.items]
+        return Observation(
+            at=self._clock(),
+            failed=False,
+            model_s=answer.model_s,
+            oov_share=answer.oov_share,
+            empty=not answer.candidates,
+            retention=1.0 - sum(forgetting) / len(forgetting) if forgetting else 0.0,
+        )
 
     async def score(self, request: ScoreRequest, now_us: int, budget_s: float) -> Slate:
         """Given items scored for one user, in the order given.
@@ -167,7 +266,7 @@ class Recommender:
             ReleaseNotFound, AtBeforeFirstEvent: as for ``recommend``.
             ModelsUnavailable: Triton does not answer.
         """
-        release = self._releases.get(request.release)
+        release = self._rollout.serving(request.user_id, request.release)
         user = await self._users.view(request.user_id, request.at_us, now_us)
         if user is None:
             raise UserNotFound("no event of this user is known", {"user_id": request.user_id})
@@ -190,6 +289,10 @@ class Recommender:
         ranked.sort(key=lambda scored: place[scored.candidate.item.item_key])
         return self._slate(ranked, user, context, release, request.alpha, "")
 
+    async def drain(self) -> None:
+        """Give up what no caller waits for."""
+        await self._shadows.drain()
+
     async def _view(self, user_id: str, at_us: int | None, now_us: int) -> UserView:
         known = await self._users.view(user_id, at_us, now_us)
         if known is not None:
@@ -199,11 +302,13 @@ class Recommender:
 
     async def _retrieve(
         self, release: LoadedRelease, user: UserView, budget_s: float
-    ) -> list[Candidate]:
+    ) -> tuple[list[Candidate], float]:
+        """Candidates, and the share of the history that the release does not know."""
         answer = await release.retrieve(user.history, budget_s)
         if answer.oov_count:
             self._metrics.oov_items.labels(str(release.release)).inc(answer.oov_count)
-        return retrieved(answer, self._catalog.lookup(answer.keys.tolist()))
+        found = retrieved(answer, self._catalog.lookup(answer.keys.tolist()))
+        return found, answer.oov_count / max(int(np.count_nonzero(user.history.keys)), 1)
 
     def _filter(
         self, candidates: list[Candidate], excluded: set[int], user: UserView

@@ -1,0 +1,1 @@
+"""``ebbing rollout``: which release serves whom, seen and changed from a terminal."""
