@@ -118,10 +118,16 @@ class Rollout(Protocol):
 class _Answer(NamedTuple):
     """What the models of a release said for one user."""
 
-    candidates: list[Candidate]
-    relevance: NDArray[np.float32] | None
+    candidates: Sequence[Candidate] = ()
+    """What was retrieved and may be shown; empty where retrieval failed."""
+    relevance: NDArray[np.float32] | None = None
+    """Of the candidates; None where ranking failed, or there is none."""
+    failure: InferenceError | None = None
+    """What went wrong."""
     oov_share: float = 0.0
+    """Share of the history that the release does not know."""
     model_s: float = 0.0
+    """How long it took, seconds."""
 
 
 class Recommender:
@@ -165,20 +171,15 @@ class Recommender:
         excluded = {item_key(i) for i in request.excluded_ids}
         if not request.include_seen:
             excluded.update(user.history.keys.tolist())
-        answer, degraded = _Answer([], None), ""
-        started = self._clock()
+        answer, degraded = _Answer(), ""
         if user.history.keys.any():
-            try:
-                answer = await self._ask(release, user, context, excluded, budget_s * (1 - RESERVE))
-            except InferenceError as error:
+            models_s = budget_s * (1 - RESERVE)
+            answer = await self._ask(release, user, context, excluded, models_s)
+            if error := answer.failure:
                 degraded = f"TRITON_{error.outcome.upper()}"
                 log.warning(
                     "slate degraded", reason=degraded, error=str(error), detail=error.detail
                 )
-                # A Triton that is not there says nothing about the release.
-                if not isinstance(error, TritonUnavailable):
-                    failed = Observation(self._clock(), True, self._clock() - started)
-                    self._rollout.observe(release.release, failed)
         candidates = answer.candidates
         if not candidates:
             with self._stage("popular"):
@@ -189,10 +190,10 @@ class Recommender:
             ranked = follow(candidates, answer.relevance, context, self._forgetting_share)
         slate = self._slate(ranked[: request.size], user, context, release, request.alpha, degraded)
         self._count(slate)
-        if user.history.keys.any() and not degraded:
-            self._rollout.observe(release.release, self._observation(slate, answer))
+        if user.history.keys.any():
+            self._observe(release, answer, slate)
             shadow = None if request.release else self._rollout.shadowing(request.user_id)
-            if shadow:
+            if shadow and not degraded:
                 self._shadows.offer(self._compare(shadow, slate, excluded, request.size, budget_s))
         return slate
 
@@ -204,19 +205,20 @@ class Recommender:
         excluded: set[int],
         budget_s: float,
     ) -> _Answer:
-        """What a release's models say.
-
-        Raises:
-            InferenceError: they say nothing usable in time.
-        """
+        """What a release's models say, as far as they do."""
         started = self._clock()
-        with self._stage("retrieval"):
-            retrieved, oov_share = await self._retrieve(release, user, budget_s * RETRIEVAL_SHARE)
-        candidates = self._filter(retrieved, excluded, user)
-        with self._stage("ranking"):
-            ranking_s = budget_s * (1 - RETRIEVAL_SHARE)
-            relevance = await self._rank(release, user, context, candidates, ranking_s)
-        return _Answer(candidates, relevance, oov_share, self._clock() - started)
+        answer = _Answer()
+        try:
+            with self._stage("retrieval"):
+                found, oov_share = await self._retrieve(release, user, budget_s * RETRIEVAL_SHARE)
+            answer = _Answer(self._filter(found, excluded, user), oov_share=oov_share)
+            with self._stage("ranking"):
+                ranking_s = budget_s * (1 - RETRIEVAL_SHARE)
+                relevance = await self._rank(release, user, context, answer.candidates, ranking_s)
+            answer = answer._replace(relevance=relevance)
+        except InferenceError as error:
+            answer = answer._replace(failure=error)
+        return answer._replace(model_s=self._clock() - started)
 
     async def _compare(
         self,
@@ -229,33 +231,33 @@ class Recommender:
         """Ask a shadow what was asked of the release that answered, and note how it differs."""
         user = shown.user
         context = InterestContext.of(user.traces, user.at_s, shadow.forgetting)
-        started = self._clock()
-        try:
-            answer = await self._ask(shadow, user, context, excluded, budget_s)
-        except TritonUnavailable:
-            return
-        except InferenceError as error:
-            log.warning("shadow failed", release=shadow.release, error=str(error))
-            failed = Observation(self._clock(), True, self._clock() - started)
-            self._rollout.observe(shadow.release, failed)
-            return
+        answer = await self._ask(shadow, user, context, excluded, budget_s)
         ranked = follow(answer.candidates, answer.relevance, context, self._forgetting_share)
         slate = self._slate(ranked[:size], user, context, shadow, None, "")
         keys, others = ({s.candidate.item.item_key for s in one.items} for one in (shown, slate))
         overlap = len(keys & others) / len(keys) if keys else 1.0
-        self._metrics.shadow_overlap.observe(overlap)
-        seen = self._observation(slate, answer)._replace(overlap=overlap)
-        self._rollout.observe(shadow.release, seen)
+        if answer.failure is None:
+            self._metrics.shadow_overlap.observe(overlap)
+        self._observe(shadow, answer, slate, overlap)
 
-    def _observation(self, slate: Slate, answer: _Answer) -> Observation:
+    def _observe(
+        self, release: LoadedRelease, answer: _Answer, slate: Slate, overlap: float | None = None
+    ) -> None:
+        """Tell the rollout how a release did."""
+        if isinstance(answer.failure, TritonUnavailable):
+            return  # A Triton that is not there says nothing about the release.
         forgetting = [scored.forgetting for scored in slate.items]
-        return Observation(
-            at=self._clock(),
-            failed=False,
-            model_s=answer.model_s,
-            oov_share=answer.oov_share,
-            empty=not answer.candidates,
-            retention=1.0 - sum(forgetting) / len(forgetting) if forgetting else 0.0,
+        self._rollout.observe(
+            release.release,
+            Observation(
+                at=self._clock(),
+                failed=answer.failure is not None,
+                model_s=answer.model_s,
+                oov_share=answer.oov_share,
+                empty=not answer.candidates,
+                retention=1.0 - sum(forgetting) / len(forgetting) if forgetting else 0.0,
+                overlap=overlap,
+            ),
         )
 
     async def score(self, request: ScoreRequest, now_us: int, budget_s: float) -> Slate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from typing import Any
@@ -15,7 +16,7 @@ from server.recommend.pipeline import Recommender
 from server.state.sqlite import SqliteStore
 from server.users import Users
 from tests.suites.store_suite import deed
-from tests.unit.server.recommend.fakes import FakeRelease, FakeReleases, about, made
+from tests.unit.server.recommend.fakes import FakeRelease, FakeRollout, about, made
 
 
 @pytest.fixture
@@ -24,16 +25,18 @@ def release() -> FakeRelease:
 
 
 @pytest.fixture
-def releases(release: FakeRelease) -> FakeReleases:
-    return FakeReleases(release)
+def rollout(release: FakeRelease) -> FakeRollout:
+    return FakeRollout(release)
 
 
 @pytest.fixture
 def recommender(
-    store: SqliteStore, writer: Executor, metrics: Metrics, releases: Any
+    store: SqliteStore, writer: Executor, metrics: Metrics, rollout: Any
 ) -> Recommender:
     catalog = Catalog(store, writer)
-    return Recommender(store, Users(store, 64), catalog, releases, metrics, 5.0, 0.7, 4)
+    return Recommender(
+        store, Users(store, 64), catalog, rollout, metrics, time.monotonic, 5.0, 0.7, 4
+    )
 
 
 @pytest.fixture(autouse=True)

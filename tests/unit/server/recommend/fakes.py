@@ -15,6 +15,7 @@ from server.errors import ReleaseNotFound
 from server.inference.releases import Retrieved
 from server.recommend.candidates import Source
 from server.recommend.pipeline import Recommender, ScoreRequest, Slate, SlateRequest
+from server.rollout.guardrails import Observation
 from server.state.store import Interests, ItemRecord
 from tests.suites.store_suite import DAY_US, START_US
 
@@ -65,16 +66,24 @@ class FakeRelease:
         return np.array([known.get(key, 0.5) for key in keys.tolist()], np.float32)
 
 
-class FakeReleases:
-    """One release in service."""
+class FakeRollout:
+    """One release in service, perhaps with a shadow; notes what is observed."""
 
     def __init__(self, live: Any) -> None:
         self.live = live
+        self.shadow: Any = None
+        self.observed: list[tuple[int, Observation]] = []
 
-    def get(self, release: int) -> Any:
+    def serving(self, user_id: str, release: int = 0) -> Any:
         if release not in (0, self.live.release):
             raise ReleaseNotFound("not in service")
         return self.live
+
+    def shadowing(self, user_id: str) -> Any:
+        return self.shadow
+
+    def observe(self, release: int, observation: Observation) -> None:
+        self.observed.append((release, observation))
 
 
 def about(name: str) -> Interests:

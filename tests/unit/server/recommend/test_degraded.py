@@ -13,7 +13,7 @@ from ebbing.history import item_key
 from server.inference.errors import InferenceError, TritonUnavailable
 from server.recommend.candidates import Source
 from server.recommend.pipeline import Recommender
-from tests.unit.server.recommend.fakes import FakeRelease, FakeReleases, ids, slate, sources
+from tests.unit.server.recommend.fakes import FakeRelease, FakeRollout, ids, slate, sources
 
 KINDS = [InferenceError, *InferenceError.__subclasses__()]
 
@@ -79,12 +79,12 @@ async def test_the_budget_is_shared_out(
 
 
 async def test_a_triton_that_hangs_costs_less_than_the_budget(
-    recommender: Recommender, releases: FakeReleases, world: None, loaded
+    recommender: Recommender, rollout: FakeRollout, world: None, loaded
 ) -> None:
     async def hang(model: str, version: int, inputs: Any, timeout_s: float) -> Any:
         await asyncio.sleep(timeout_s + 10)
 
-    releases.live = loaded(hang)
+    rollout.live = loaded(hang)
     started = time.monotonic()
     made = await slate(recommender, budget_s=1.0)
     assert time.monotonic() - started < 1.0
@@ -94,7 +94,7 @@ async def test_a_triton_that_hangs_costs_less_than_the_budget(
 
 @pytest.mark.parametrize("bad", ["retrieval", "ranking"])
 async def test_scores_that_are_no_numbers_degrade_the_slate(
-    recommender: Recommender, releases: FakeReleases, world: None, loaded, bad: str
+    recommender: Recommender, rollout: FakeRollout, world: None, loaded, bad: str
 ) -> None:
     async def infer(model: str, version: int, inputs: Any, timeout_s: float) -> Any:
         rows = len(inputs["HISTORY_KEYS__0"])
@@ -109,7 +109,7 @@ async def test_scores_that_are_no_numbers_degrade_the_slate(
         shape = inputs["CANDIDATE_KEYS__3"].shape
         return {"RELEVANCE__0": np.full(shape, value, np.float32)}
 
-    releases.live = loaded(infer)
+    rollout.live = loaded(infer)
     made = await slate(recommender)
     assert made.degraded_reason == "TRITON_FAILED"
     assert sources(made) == {Source.RETRIEVAL if bad == "ranking" else Source.POPULAR}

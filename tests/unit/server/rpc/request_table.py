@@ -440,3 +440,25 @@ BAD.extend([(score(release=-1), {"release"}), (score(item_ids=["a", "a"]), {"ite
 
 integers(lambda v: release_pb.ListReleasesRequest(page_size=v), "page_size", 1000)
 tokens(lambda v: release_pb.ListReleasesRequest(page_token=v), "releases")
+
+# PublishRelease, SetReleaseTraffic, PromoteRelease, RollBackRelease
+
+
+def traffic(**fields: Any) -> release_pb.SetReleaseTrafficRequest:
+    canary = release_pb.RELEASE_ROLE_CANARY
+    return release_pb.SetReleaseTrafficRequest(**{"release": 1, "role": canary, **fields})
+
+
+for request in (
+    lambda v: release_pb.PublishReleaseRequest(release=v),
+    lambda v: release_pb.PromoteReleaseRequest(release=v),
+    lambda v: traffic(release=v),
+):
+    BAD.extend((request(v), {"release"}) for v in (0, -1, -(2**63)))
+    GOOD.extend(map(request, (1, 2**63 - 1)))
+numbers(lambda v: traffic(traffic=v), "traffic", [-0.1, 1.01], [0.0, 1.0])
+BAD.extend((traffic(role=v), {"role"}) for v in (0, 1, 2, 5, 99))
+GOOD.append(traffic(role=release_pb.RELEASE_ROLE_SHADOW))
+texts(lambda v: release_pb.RollBackReleaseRequest(reason=v), "reason", 1024, False)
+BAD.append((release_pb.RollBackReleaseRequest(release=-1), {"release"}))
+GOOD.append(release_pb.RollBackReleaseRequest(release=1))
