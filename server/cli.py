@@ -23,7 +23,10 @@ def serve(
         Path | None, typer.Option(help="Folder of models and releases.", show_default="triton_repo")
     ] = None,
     release: Annotated[
-        int | None, typer.Option(min=0, help="Release to serve; 0 is the newest.", show_default="0")
+        int | None,
+        typer.Option(
+            min=0, help="Release a new state begins with; 0 is the newest.", show_default="0"
+        ),
     ] = None,
     triton_address: Annotated[
         str | None,

@@ -62,7 +62,8 @@ class Settings(BaseSettings):
     repository: Path = Path("triton_repo")
     """Folder of models and releases that Triton reads too."""
     release: int = Field(0, ge=0)
-    """Release to make live at start; 0 goes on with what was live, at first the newest."""
+    """Release that the rollout of a new state begins with; 0 is the newest. Afterwards the state
+    knows which one is live, and ``ebbing rollout`` changes it."""
     triton: str = "127.0.0.1:8001"
     """gRPC address of Triton."""
     triton_timeout_s: float = Field(2.0, gt=0, le=60)

@@ -90,28 +90,29 @@ class RolloutControl:
         self.news = News()
         """Tells whoever waits that another plan is in force."""
 
-    async def begin(self, wanted: int) -> LoadedRelease:
-        """Take the plan's releases into service; ``wanted``, if any, becomes the live one.
+    async def begin(self, first: int) -> LoadedRelease:
+        """Take the plan's releases into service.
 
-        Without a plan, or where its live release is in the repository no more, the newest release
-        begins one.
+        Without a plan, release ``first`` (0: the newest) begins one. Where the plan's live release is in the repository no more, the newest one becomes live.
 
         Raises:
             ManifestError, InferenceError: the live release cannot be served.
         """
         plan = self._stored()
-        number = wanted or plan.live or self._releases.newest()
+        if first and plan.live and first != plan.live:
+            log.warning("the rollout is past the release named", named=first, live=plan.live)
+        why = "the rollout began"
         try:
-            live = await self._releases.serve(number)
+            live = await self._releases.serve(plan.live or first)
         except ManifestError as error:
-            if wanted or number != plan.live:
+            if not plan.live:
                 raise
-            log.warning("the live release is not to be had", release=number, error=str(error))
+            why = f"release {plan.live} cannot be served: {error}"
+            log.warning("the live release is not to be had", release=plan.live, error=str(error))
             live = await self._releases.serve(0)
         if live.release != plan.live:
-            why = "named at start" if wanted else "the newest when the gateway started"
             promoted = plan.promoted(live.release, self._now_us(), why)
-            # Whoever is beaten to it follows the winner's plan at the first look.
+            # Whoever is beaten to it follows the winner's plan.
             plan = promoted if await self._write(promoted) else self._stored()
         await self._follow(plan)
         return live

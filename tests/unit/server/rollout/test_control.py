@@ -143,12 +143,13 @@ async def test_the_plan_survives_a_restart_and_a_newer_release(
     assert again.serving("x", 2).release == 2
 
 
-async def test_a_release_named_at_start_becomes_live(rollout: RolloutControl, start: Start) -> None:
+async def test_a_restart_with_the_release_it_began_with_undoes_nothing(
+    rollout: RolloutControl, start: Start
+) -> None:
+    await rollout.promote(2)
     again = start()
-    assert (await again.begin(2)).release == 2
-    assert (again.plan.live, again.plan.before) == (2, 1)
-    await rollout.look()
-    assert rollout.plan == again.plan
+    assert (await again.begin(1)).release == 2
+    assert again.plan == rollout.plan
 
 
 async def test_a_live_release_that_is_gone_gives_way_to_the_newest(
@@ -159,8 +160,12 @@ async def test_a_live_release_that_is_gone_gives_way_to_the_newest(
     assert (await again.begin(0)).release == 3
     # It cannot be gone back to either.
     assert again.plan.before == 0
-    with pytest.raises(ManifestError):
-        await start().begin(1)
+    assert "release 1 cannot be served" in again.plan.reasons[3]
+
+
+async def test_a_repository_without_the_release_named(start: Start) -> None:
+    with pytest.raises(ManifestError, match="published: 1, 2, 3"):
+        await start().begin(9)
 
 
 async def test_a_trial_that_cannot_be_served_any_more_is_given_up(
