@@ -93,7 +93,8 @@ class RolloutControl:
     async def begin(self, first: int) -> LoadedRelease:
         """Take the plan's releases into service.
 
-        Without a plan, release ``first`` (0: the newest) begins one. Where the plan's live release is in the repository no more, the newest one becomes live.
+        Without a plan, release ``first`` (0: the newest) begins one. Where the plan's live release
+        is in the repository no more, the newest one becomes live.
 
         Raises:
             ManifestError, InferenceError: the live release cannot be served.
