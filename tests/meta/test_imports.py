@@ -11,7 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 IN_TRITON = "server.inference.pytorch_backend.model"
-TERMINAL = ("ebbing.demo", "ebbing.explain", "ebbing.progress", "ebbing.terminal")
+TERMINAL = (
+    "ebbing.demo",
+    "ebbing.explain",
+    "ebbing.progress",
+    "ebbing.rollout",
+    "ebbing.terminal",
+)
 """What is for a person at a terminal, and needs the extras for one."""
 
 IN_BULK = ("server.events_", "server.catalogue_import")
