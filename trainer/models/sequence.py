@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ebbing.history import HISTORY_LENGTH
 from trainer.models.items import ItemTable
+from trainer.models.topk import TopK
 from trainer.models.vocabulary import OOV_ROW, PADDING_ROW, Vocabulary
 
 TOP_K = 200
@@ -200,7 +201,7 @@ class RetrievalModel(nn.Module):
         super().__init__()
         self.vocabulary = vocabulary
         self.reader = model.reader
-        self.k = min(TOP_K, vocabulary.size() - 2)
+        self.best = TopK(TOP_K)
         self.register_buffer("table", model.items().detach().clone())
         self.register_buffer("popularity", model.popularity.detach().clone())
         self.register_buffer("distance", torch.arange(HISTORY_LENGTH - 1, -1, -1)[None])
@@ -211,7 +212,7 @@ class RetrievalModel(nn.Module):
         """`ebbing.history.RETRIEVAL_INPUTS` → `RETRIEVAL_OUTPUTS`, batch axis first."""
         rows = self.vocabulary(keys)
         user = self.read(rows, ages, types)
-        best, where = torch.topk(self.score(user), self.k, dim=1)
+        best, where = self.best(user, self.table[2:], self.popularity[2:])
         unknown = (rows == self.oov_row).sum(dim=1, keepdim=True).to(torch.int32)
         return self.vocabulary.keys[where], best, user, unknown
 
