@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -96,18 +97,19 @@ class EventLog:
         """The log without the events of these numbers; users and items keep their indexes."""
         keep = np.ones(len(self), bool)
         keep[events] = False
-        return self._where(keep)
+        return self.where(keep)
 
     def engagements(self) -> EventLog:
         """The log without what shows no interest: dislikes, and impressions that led to nothing."""
         idle = [kind for kind, weight in DEFAULT_EVENT_WEIGHTS.items() if not weight]
-        return self._where(~np.isin(self.types, idle))
+        return self.where(~np.isin(self.types, idle))
 
     def until(self, time: float) -> EventLog:
         """The log's events up to and at `time`; users and items keep their indexes."""
-        return self._where(self.times <= time)
+        return self.where(self.times <= time)
 
-    def _where(self, keep: np.ndarray) -> EventLog:
+    def where(self, keep: np.ndarray) -> EventLog:
+        """The log's events that (E,) bool `keep` marks; users and items keep their indexes."""
         return EventLog.of(
             self.user_ids,
             self.item_ids,
@@ -120,6 +122,26 @@ class EventLog:
             self.contents,
             self.profiles,
             self.strengths,
+        )
+
+    def of_those(self, users: np.ndarray, items: np.ndarray) -> EventLog:
+        """The log of the users and items that (U,) and (I,) bool mark, and of nobody else; both
+        are numbered anew."""
+        user, item = np.cumsum(users) - 1, np.cumsum(items) - 1
+        events = users[self.users] & items[self.items]
+        related = users[self.relations].all(axis=1)
+        return EventLog.of(
+            list(compress(self.user_ids, users)),
+            list(compress(self.item_ids, items)),
+            compress(self.interests, items),
+            user[self.users[events]],
+            item[self.items[events]],
+            self.types[events],
+            self.times[events],
+            user[self.relations[related]],
+            {name: vectors[items] for name, vectors in self.contents.items()},
+            self.profiles[users],
+            self.strengths[related],
         )
 
 

@@ -1,0 +1,101 @@
+"""A log as training takes it: read, cleaned, and with an account of both."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.data.cleaning import CleaningConfig, Step, clean
+from trainer.data.formats import read_raw
+from trainer.data.log import EventLog, LogError, log_of
+from trainer.data.memory import available_memory
+from trainer.data.raw import Skipped
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How a log is read and cleaned."""
+
+    max_bad_rows: float = 0.0
+    """Share of the rows of each file that may not read; they are left out and counted."""
+    cleaning: CleaningConfig = field(default_factory=CleaningConfig)
+    """The steps of cleaning."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_rows <= 1:
+            raise ValueError(f"a share of bad rows of {self.max_bad_rows:g}: give one of 0 to 1")
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was read, left out and changed."""
+
+    format: str
+    """Of the folder; see `trainer.data.formats`."""
+    read: dict[str, int]
+    """Events, users and items that were read, items of the catalogue that no event has, and items
+    of events that the catalogue lacks."""
+    skipped: tuple[Skipped, ...]
+    """Files of which rows were left out."""
+    steps: tuple[Step, ...]
+    """Of cleaning."""
+    notes: tuple[str, ...]
+    """What else to know."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As run.json holds it."""
+        return asdict(self)
+
+    def page(self) -> list[str]:
+        """Lines of Markdown for the training report."""
+        told = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in self.read.items())
+        lines = [f"Format {self.format}: {told}.", ""]
+        rows = [
+            (
+                f"rows of {one.file} that do not read",
+                "; ".join(f"{reason} ({count:,})" for reason, count in one.reasons.items()),
+                f"{one.bad:,} of {one.rows:,} rows",
+            )
+            for one in self.skipped
+        ]
+        rows += [
+            (step.name, step.did, f"{step.changed:,} of {step.of:,} {step.unit}")
+            for step in self.steps
+        ]
+        if rows:
+            lines += ["| step | what | changed |", "|---|---|---|"]
+            lines += [f"| {' | '.join(row)} |" for row in rows] + [""]
+        return lines + [f"- {note}" for note in self.notes]
+
+
+def load_log(
+    folder: Path, config: DataConfig, available: int | None = None
+) -> tuple[EventLog, DataReport]:
+    """Read and clean the log in a folder.
+
+    Args:
+        available: bytes of memory that reading may take; None asks the system.
+
+    Raises:
+        LogError: it cannot be read, needs too much memory, or cleaning leaves nothing of it.
+    """
+    raw = read_raw(
+        folder, config.max_bad_rows, available_memory() if available is None else available
+    )
+    log = log_of(raw)
+    had = np.bincount(log.items, minlength=len(log.item_ids)) > 0
+    read = {
+        "events": len(log),
+        "users": len(log.user_ids),
+        "items": len(log.item_ids),
+        "items_without_events": int((~had).sum()),
+        "items_outside_the_catalogue": len(log.item_ids) - len(raw.catalogue),
+    }
+    try:
+        cleaned, steps = clean(log, config.cleaning)
+    except LogError as error:
+        raise LogError(f"{folder}: {error}") from error
+    return cleaned, DataReport(raw.format, read, raw.skipped, steps, raw.notes)
