@@ -15,7 +15,8 @@ from ebbing.cli import CommandError
 Folder = Annotated[
     Path,
     typer.Option(
-        help="Folder of the log: events.csv[.gz] and items.csv[.gz], or an export of the gateway's."
+        help="Folder of the log: events.csv[.gz] and items.csv[.gz], an export of the gateway's, "
+        "MovieLens, or the article's three files."
     ),
 ]
 
@@ -61,6 +62,16 @@ def train(
             help="Stop training the retrieval model after so long; the machine's speed then shows.",
         ),
     ] = None,
+    clean: Annotated[
+        list[str],
+        typer.Option(help="A step of cleaning, as docs/data.md names them; any number of times."),
+    ] = [],  # noqa: B006
+    max_bad_rows: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of a file's rows that may not read; they are left out."
+        ),
+    ] = 0.0,
 ) -> None:
     """Train the models and the forgetting parameters on a log.
 
@@ -71,12 +82,16 @@ def train(
         ebbing train --data data/generated --out runs/first
 
         ebbing train --data data/shop --out runs/shop --budget-seconds 120
+
+        ebbing train --data ml-1m --out runs/ml --clean duplicates --clean user-events=5
     """
     from ebbing.progress import Reporter
 
     reporter = Reporter()
     with reporter.stage("training libraries", 1):
         from trainer.cuts import FittingError
+        from trainer.data.cleaning import CleaningConfig
+        from trainer.data.load import DataConfig
         from trainer.data.log import LogError
         from trainer.export import ExportError
         from trainer.recipes import RECIPES
@@ -86,8 +101,12 @@ def train(
     if recipe not in RECIPES:
         raise CommandError(f"no recipe {recipe!r}: use one of {', '.join(RECIPES)}")
     try:
+        reading = DataConfig(max_bad_rows, CleaningConfig.parse(clean))
+    except ValueError as error:
+        raise CommandError(f"--clean: {error}") from error
+    try:
         result = train_run(
-            TrainingRun(data, out, RECIPES[recipe](), seed, budget_seconds), reporter
+            TrainingRun(data, out, RECIPES[recipe](), seed, budget_seconds, reading), reporter
         )
     except (LogError, FittingError, TrainingError, ExportError, OSError) as error:
         raise CommandError(str(error)) from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from trainer.data.load import data_page
 from trainer.evaluate import told
 from trainer.retrieval import EpochFigures
 
@@ -44,6 +45,10 @@ def _page(run: Mapping[str, Any], curves: Mapping[str, Sequence[EpochFigures]]) 
         f"Log: {run['counts']['events']:,} events of {run['counts']['users']:,} users on "
         f"{run['counts']['items']:,} items, {run['window']['first']} to {run['window']['last']}. "
         f"Trained in {run['seconds']:.0f} s.",
+        "",
+        "## Data",
+        "",
+        *data_page(run["data"]),
         "",
         "## Retrieval and ranking",
         "",

@@ -13,7 +13,7 @@ from ebbing.history import MODEL_TENSORS
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import sha256_of
 from ebbing.progress import Reporter
-from trainer.data.log import read_log
+from trainer.data.load import DataConfig, load_log
 from trainer.evaluate import PROTOCOL, Retriever, evaluate_all
 from trainer.export import load_exported
 
@@ -89,6 +89,19 @@ class Run:
         except (OSError, ValueError) as error:
             raise RunError(f"{path}: {error}; train again") from error
 
+    def reading(self) -> DataConfig:
+        """How the run's log was read and cleaned; others are to be, too.
+
+        Raises:
+            RunError: run.json does not say it.
+        """
+        try:
+            return DataConfig.from_json(self.declared["data"]["config"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{self.folder / 'run.json'} does not say how its log was read: train again"
+            ) from error
+
 
 def evaluate_run(folder: Path, data: Path, reporter: Reporter) -> dict[str, Any]:
     """Measure a run's exported models on every test of a log.
@@ -97,7 +110,7 @@ def evaluate_run(folder: Path, data: Path, reporter: Reporter) -> dict[str, Any]
         RunError, LogError: see there.
     """
     run = Run.read(folder)
-    log = read_log(data)
+    log, _ = load_log(data, run.reading())
     retriever = Retriever(run.model("retrieval"), log)
     figures = evaluate_all(log, retriever, run.model("ranking"), run.forgetting(), reporter)
     return {"protocol": PROTOCOL, **figures}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import ebbing
 from ebbing.history import LAYOUT_DIGEST, MODEL_TENSORS, item_keys
 from ebbing.manifest import sha256_of
 from ebbing.progress import Reporter
-from trainer.data.log import EventLog, LogError, read_log
+from trainer.data.load import DataConfig, load_log
+from trainer.data.log import EventLog, LogError
 from trainer.data.replay import replay
 from trainer.evaluate import PROTOCOL, Retriever, evaluate_all
 from trainer.export import PARITY_ATOL, Exporter, TorchScriptExporter, parity_samples
@@ -46,6 +47,8 @@ class TrainingRun:
     """The same seed gives the same run on CPU, unless the budget cuts it short."""
     budget_s: float | None = None
     """Seconds the retrieval model may train; none for all its epochs."""
+    reading: DataConfig = field(default_factory=DataConfig)
+    """How the log is read and cleaned."""
 
 
 def train_run(
@@ -59,13 +62,13 @@ def train_run(
     """
     started = clock()
     declared = run.out / "run.json"
-    run.out.mkdir(parents=True, exist_ok=True)
     declared.unlink(missing_ok=True)
 
     with reporter.stage("log", 1, "logs") as stage:
-        log = read_log(run.data)
+        log, reading = load_log(run.data, run.reading)
         train = log.without(log.last_events())
         stage.advance(1, events=len(log), users=len(log.user_ids), items=len(log.item_ids))
+    run.out.mkdir(parents=True, exist_ok=True)
     with reporter.stage("forgetting", STEPS, "steps") as stage:
         version = f"{run.recipe.name} seed {run.seed}"
         forgetting = fit_forgetting(log, version, advance=stage.advance)
@@ -94,6 +97,7 @@ def train_run(
             "items": len(log.item_ids),
             "training_events": len(train),
         },
+        "data": {"config": asdict(run.reading), **reading.to_json()},
         "protocol": PROTOCOL,
         "stopped_by_budget": retrieval.stopped_by_budget,
         "metrics": {

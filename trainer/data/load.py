@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ class DataConfig:
         if not 0 <= self.max_bad_rows <= 1:
             raise ValueError(f"a share of bad rows of {self.max_bad_rows:g}: give one of 0 to 1")
 
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> DataConfig:
+        """What `dataclasses.asdict` made of one.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        return cls(told["max_bad_rows"], CleaningConfig(**told["cleaning"]))
+
 
 @dataclass(frozen=True)
 class DataReport:
@@ -49,26 +59,29 @@ class DataReport:
         """As run.json holds it."""
         return asdict(self)
 
-    def page(self) -> list[str]:
-        """Lines of Markdown for the training report."""
-        told = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in self.read.items())
-        lines = [f"Format {self.format}: {told}.", ""]
-        rows = [
-            (
-                f"rows of {one.file} that do not read",
-                "; ".join(f"{reason} ({count:,})" for reason, count in one.reasons.items()),
-                f"{one.bad:,} of {one.rows:,} rows",
-            )
-            for one in self.skipped
-        ]
-        rows += [
-            (step.name, step.did, f"{step.changed:,} of {step.of:,} {step.unit}")
-            for step in self.steps
-        ]
-        if rows:
-            lines += ["| step | what | changed |", "|---|---|---|"]
-            lines += [f"| {' | '.join(row)} |" for row in rows] + [""]
-        return lines + [f"- {note}" for note in self.notes]
+
+def data_page(told: Mapping[str, Any]) -> list[str]:
+    """Lines of Markdown for the training report, of what `DataReport.to_json` made."""
+    counts = ", ".join(
+        f"{count:,} {what.replace('_', ' ')}" for what, count in told["read"].items()
+    )
+    lines = [f"Format {told['format']}: {counts}.", ""]
+    rows = [
+        (
+            f"rows of {one['file']} that do not read",
+            "; ".join(f"{reason} ({count:,})" for reason, count in one["reasons"].items()),
+            f"{one['bad']:,} of {one['rows']:,} rows",
+        )
+        for one in told["skipped"]
+    ]
+    rows += [
+        (step["name"], step["did"], f"{step['changed']:,} of {step['of']:,} {step['unit']}")
+        for step in told["steps"]
+    ]
+    if rows:
+        lines += ["| step | what | changed |", "|---|---|---|"]
+        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+    return lines + [f"- {note}" for note in told["notes"]]
 
 
 def load_log(

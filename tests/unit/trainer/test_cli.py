@@ -48,6 +48,23 @@ def test_train_names_what_is_wrong(tmp_path: Path) -> None:
         invoke("train", "--data", tmp_path, "--out", tmp_path / "run", "--recipe", "magic")
 
 
+def test_train_takes_a_log_as_told(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(CommandError, match="no step 'polish' of cleaning: use one of duplicates"):
+        invoke("train", "--data", data, "--out", out, "--clean", "polish")
+    with pytest.raises(CommandError, match="cleaning left no event"):
+        invoke("train", "--data", data, "--out", out, "--clean", "user-events=100000")
+    log = tmp_path / "log"
+    log.mkdir()
+    (log / "events.csv").write_text("user_id,item_id,event_type,event_time\n" + "<html>\n" * 3)
+    (log / "items.csv").write_text("item_id,interests\n")
+    with pytest.raises(CommandError, match="leave them out with --max-bad-rows 1"):
+        invoke("train", "--data", log, "--out", out)
+    with pytest.raises(CommandError, match="no events; a log needs"):
+        invoke("train", "--data", log, "--out", out, "--max-bad-rows", "1")
+    assert not out.exists(), "what never began leaves nothing"
+
+
 def test_evaluate_measures_and_writes(run: Path, data: Path, tmp_path: Path) -> None:
     target = tmp_path / "figures.json"
     shown = invoke("evaluate", "ranking", "--run", run, "--data", data, "--json", target)

@@ -10,6 +10,7 @@ from ebbing.history import LAYOUT_DIGEST
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import sha256_of
 from ebbing.progress import Reporter
+from trainer.data.load import DataConfig
 from trainer.data.log import LogError
 from trainer.recipes import RECIPES
 from trainer.runs import Run, RunError, evaluate_run
@@ -38,6 +39,14 @@ def test_the_same_seed_gives_the_same_run(
     before = json.loads((trained / "run.json").read_text())
     for part in ("metrics", "samples"):
         assert json.loads(json.dumps(again[part])) == before[part]
+
+
+def test_a_run_says_how_its_log_was_read(trained: Path) -> None:
+    told = Run.read(trained)
+    assert told.declared["data"]["format"] == "plain"
+    assert told.declared["data"]["read"]["users"] == 40
+    assert told.reading() == DataConfig()
+    assert "Format plain: " in (trained / "report.md").read_text()
 
 
 def test_a_failed_run_declares_nothing(run: Path, tmp_path: Path, reporter: Reporter) -> None:

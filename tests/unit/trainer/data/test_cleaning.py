@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.data.cleaning import CleaningConfig, clean, filled, outlying
-from trainer.data.load import DataConfig, load_log
+from trainer.data.load import DataConfig, data_page, load_log
 from trainer.data.log import EventLog, LogError, read_log
 from trainer.data.raw import FEATURES
 
@@ -206,10 +206,11 @@ def test_what_was_done_is_told(tmp_path: Path) -> None:
     }
     assert told["skipped"][0]["bad"] == 1
     assert told["steps"][0]["changed"] == 1
-    page = "\n".join(report.page())
+    page = "\n".join(data_page(told))
     assert "| duplicates | equal in user, item, type and time | 1 of 4 events |" in page
     assert "| rows of events.csv that do not read |" in page
-    json.dumps(asdict(config), allow_nan=False)
+    as_told = json.loads(json.dumps(asdict(config), allow_nan=False))
+    assert DataConfig.from_json(as_told) == config
     plain, _ = load_log(tmp_path, DataConfig(0.2))
     assert rows_of(plain) == rows_of(read_log(tmp_path, 0.2))
     with pytest.raises(LogError, match="cleaning left no event"):
