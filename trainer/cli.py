@@ -27,24 +27,33 @@ def simulate(
     users: Annotated[int, typer.Option(help="Number of users.")] = 300,
     items: Annotated[int, typer.Option(help="Number of items, at least 120.")] = 960,
     days: Annotated[int, typer.Option(help="Length of the log in days, at least 120.")] = 180,
+    form: Annotated[
+        str, typer.Option("--format", help="plain, article or movielens; see docs/data.md.")
+    ] = "plain",
 ) -> None:
     """Generate an event log whose users' interests rise, rest and fade in known ways.
 
-    Writes events.csv.gz, items.csv.gz and truth.json, which says how each interest went.
+    Writes events.csv.gz, items.csv.gz and truth.json, which says how each interest went; or the
+    same log as an example of another format.
 
     [bold]Examples[/bold]
 
         ebbing simulate --out data/generated
 
         ebbing simulate --out data/larger --users 2000 --seed 11
+
+        ebbing simulate --out data/article --format article
     """
+    from trainer.data.examples import WRITERS
     from trainer.data.simulate import SimulationConfig
     from trainer.data.simulate import simulate as generate
 
+    if form not in WRITERS:
+        raise CommandError(f"no format {form!r} is written: use one of {', '.join(WRITERS)}")
     try:
         config = SimulationConfig(users=users, items=items, days=days, seed=seed)
         made = generate(config)
-        made.write(out)
+        WRITERS[form](made, out)
     except (ValueError, OSError) as error:
         raise CommandError(str(error)) from error
     print(f"{out}: {len(made.log):,} events of {users:,} users on {items:,} items")

@@ -6,9 +6,11 @@ import csv
 import gzip
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -115,7 +117,7 @@ class Simulation:
         folder.mkdir(parents=True, exist_ok=True)
         log = self.log
         order = np.argsort(log.times, kind="stable")
-        _write_csv(
+        write_csv(
             folder / "events.csv.gz",
             ("user_id", "item_id", "event_type", "event_time"),
             [
@@ -128,7 +130,7 @@ class Simulation:
                 for row in order.tolist()
             ],
         )
-        _write_csv(
+        write_csv(
             folder / "items.csv.gz",
             ("item_id", "interests"),
             [
@@ -289,9 +291,16 @@ def _choose(
     return chosen
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    # mtime=0: the same log is the same bytes.
-    with gzip.GzipFile(path, "wb", mtime=0) as packed, TextIOWrapper(packed, newline="") as text:
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write rows of text below a header, packed if the name ends in .gz."""
+    with ExitStack() as stack:
+        # mtime=0: the same log is the same bytes.
+        file: IO[bytes] = (
+            stack.enter_context(gzip.GzipFile(path, "wb", mtime=0))
+            if path.suffix == ".gz"
+            else stack.enter_context(path.open("wb"))
+        )
+        text = stack.enter_context(TextIOWrapper(file, encoding="utf-8", newline=""))
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
