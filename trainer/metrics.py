@@ -87,3 +87,31 @@ def figures(
         "ece_equal_mass": calibration_error(probability, outcome, equal_mass_bins(probability)),
         "cases": len(outcome),
     }
+
+
+def classification(probability: np.ndarray, positive: np.ndarray) -> dict[str, float | None]:
+    """Everything reported of a probability that says yes from 0.5 on.
+
+    Precision is None where nothing is said yes to, recall where nothing is positive, F1 where
+    neither is; AUC needs both outcomes.
+
+    Args:
+        probability: (N,) in [0, 1].
+        positive: (N,) bool.
+    """
+    n, yes = len(positive), probability >= 0.5
+    right, said, there = int((yes & positive).sum()), int(yes.sum()), int(positive.sum())
+    return {
+        "pairs": n,
+        "positive": there,
+        "accuracy": float((yes == positive).mean()) if n else None,
+        "precision": right / said if said else None,
+        "recall": right / there if there else None,
+        "f1": 2 * right / (said + there) if said + there else None,
+        "auc": auc(probability, positive) if 0 < there < n else None,
+        "log_loss": log_loss(probability, positive) if n else None,
+        "brier": brier(probability, positive) if n else None,
+        "ece": calibration_error(probability, positive, equal_width_bins(probability))
+        if n
+        else None,
+    }

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from trainer.data.load import data_page
-from trainer.evaluate import told
+from trainer.evaluation.table import COLUMNS, rows
 from trainer.retrieval import EpochFigures
 
 TITLES = {"retrieval": "hit rate at 10", "ranking": "accuracy"}
@@ -54,12 +54,11 @@ def _page(run: Mapping[str, Any], curves: Mapping[str, Sequence[EpochFigures]]) 
         "",
         f"Protocol: {run['protocol']}.",
         "",
-        "| | tests | HR@10 | NDCG@10 |",
-        "|---|---|---|---|",
+        f"| | tests | {' | '.join(COLUMNS.values())} |",
+        "|---" * (len(COLUMNS) + 2) + "|",
     ]
     lines += [
-        f"| {title} | {row['tests']} | {row['hit_rate_at_10']:.4f} | {row['ndcg_at_10']:.4f} |"
-        for title, row in told(metrics)
+        f"| {title} | {tests:,} | {' | '.join(cells)} |" for title, tests, cells in rows(metrics)
     ]
     ranking = metrics["ranking"]
     lines += [

@@ -1,4 +1,4 @@
-"""Run folders: what `ebbing train` wrote, read back and measured."""
+"""Run folders: what `ebbing train` wrote, read back."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch import nn
 from ebbing.history import MODEL_TENSORS
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import sha256_of
-from ebbing.progress import Reporter
-from trainer.data.load import DataConfig, load_log
-from trainer.evaluate import PROTOCOL, Retriever, evaluate_all
+from trainer.data.load import DataConfig
 from trainer.export import load_exported
+from trainer.trained import Trained
 
 
 class RunError(Exception):
@@ -102,15 +101,32 @@ class Run:
                 f"{self.folder / 'run.json'} does not say how its log was read: train again"
             ) from error
 
+    @property
+    def held_out(self) -> dict[str, Any]:
+        """What training left out for tests: `protocol`, and of the temporal one its `cut`.
 
-def evaluate_run(folder: Path, data: Path, reporter: Reporter) -> dict[str, Any]:
-    """Measure a run's exported models on every test of a log.
+        Raises:
+            RunError: run.json does not say.
+        """
+        held_out: dict[str, Any] | None = self.declared.get("held_out")
+        if held_out is None:
+            raise RunError(
+                f"{self.folder / 'run.json'}: was written by other code "
+                f"({self.declared.get('code_version')}), which did not say what it held out for "
+                "tests: train again"
+            )
+        return held_out
 
-    Raises:
-        RunError, LogError: see there.
-    """
-    run = Run.read(folder)
-    log, _ = load_log(data, run.reading())
-    retriever = Retriever(run.model("retrieval"), log)
-    figures = evaluate_all(log, retriever, run.model("ranking"), run.forgetting(), reporter)
-    return {"protocol": PROTOCOL, **figures}
+    def trained(self) -> Trained:
+        """What it was trained on.
+
+        Raises:
+            RunError: the run does not say.
+        """
+        path = self.folder / "trained.npy"
+        try:
+            return Trained.read(path)
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{path}: does not say what the run was trained on ({error}): train again"
+            ) from error

@@ -20,17 +20,20 @@ from ebbing.progress import Reporter
 from trainer.data.load import DataConfig, load_log
 from trainer.data.log import EventLog, LogError
 from trainer.data.replay import replay
-from trainer.evaluate import PROTOCOL, Retriever, evaluate_all
+from trainer.evaluation.protocol import HeldOut, leave_one_out, parse_cut, temporal
+from trainer.evaluation.ranking import EvaluationConfig, evaluate_ranking
 from trainer.export import PARITY_ATOL, Exporter, TorchScriptExporter, parity_samples
 from trainer.forgetting import STEPS, FittedForgetting, fit_forgetting
 from trainer.ranking import RankingResult, train_ranking
 from trainer.recipes import Recipe
 from trainer.report import write_report
 from trainer.retrieval import RetrievalResult, train_retrieval
+from trainer.retriever import Retriever
 from trainer.samples import record
+from trainer.trained import Trained
 
-RERANKED_TESTS = 1000
-"""Tests on which retrieval and ranking together are measured; the state of each is replayed."""
+MEASURED = EvaluationConfig(reranked=1000, states=2000)
+"""How much is measured of a run as it is made; `ebbing evaluate ranking` does more."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,9 @@ class TrainingRun:
     """Seconds the retrieval model may train; none for all its epochs."""
     reading: DataConfig = field(default_factory=DataConfig)
     """How the log is read and cleaned."""
+    until: str | None = None
+    """Where training ends, as `parse_cut` takes it; what comes after is the test. None holds out
+    each user's last event instead."""
 
 
 def train_run(
@@ -57,8 +63,8 @@ def train_run(
     """Train, export, measure and report; returns what run.json holds.
 
     Raises:
-        LogError, FittingError, TrainingError, ExportError: see there; run.json is then not
-            written, so that nothing half-done can be published.
+        LogError, EvaluationError, FittingError, TrainingError, ExportError: see there; run.json is
+            then not written, so that nothing half-done can be published.
     """
     started = clock()
     declared = run.out / "run.json"
@@ -66,12 +72,15 @@ def train_run(
 
     with reporter.stage("log", 1, "logs") as stage:
         log, reading = load_log(run.data, run.reading)
-        train = log.without(log.last_events())
+        tests = _held_out(log, run)
+        train = tests.known
         stage.advance(1, events=len(log), users=len(log.user_ids), items=len(log.item_ids))
     run.out.mkdir(parents=True, exist_ok=True)
     with reporter.stage("forgetting", STEPS, "steps") as stage:
         version = f"{run.recipe.name} seed {run.seed}"
-        forgetting = fit_forgetting(log, version, advance=stage.advance)
+        # Each user's last event tells who comes back, and nothing of which item it will be.
+        past = log if tests.cut is None else train
+        forgetting = fit_forgetting(past, version, advance=stage.advance)
         # A log of one cut holds nothing out.
         measured = forgetting.metrics.get("held_out") or forgetting.metrics["in_sample"]
         stage.advance(0, auc=measured["auc"])
@@ -81,6 +90,10 @@ def train_run(
     ranking = _ranking(train, run, forgetting, retrieval, reporter)
     (run.out / "forgetting.json").write_text(forgetting.parameters.to_json(), encoding="utf-8")
     parity, samples = _export(log, run.out, retrieval.model, ranking.model, reporter)
+    Trained.on(train).write(run.out / "trained.npy")
+    evaluation = evaluate_ranking(
+        log, tests, retrieval.model, ranking.model, forgetting.parameters, reporter, MEASURED
+    )
     result = {
         "recipe": run.recipe.name,
         "recipe_config": asdict(run.recipe),
@@ -89,7 +102,7 @@ def train_run(
         "layout_digest": LAYOUT_DIGEST,
         "window": {
             edge: datetime.fromtimestamp(float(moment), UTC).isoformat()
-            for edge, moment in (("first", log.times.min()), ("last", log.times.max()))
+            for edge, moment in (("first", past.times.min()), ("last", past.times.max()))
         },
         "counts": {
             "events": len(log),
@@ -98,24 +111,23 @@ def train_run(
             "training_events": len(train),
         },
         "data": {"config": asdict(run.reading), **reading.to_json()},
-        "protocol": PROTOCOL,
+        "protocol": str(tests),
+        "held_out": {
+            "protocol": tests.protocol,
+            "cut": tests.cut,
+            "events": len(log) - len(train),
+            "tests": len(tests.events),
+        },
         "stopped_by_budget": retrieval.stopped_by_budget,
         "metrics": {
-            **evaluate_all(
-                log,
-                Retriever(retrieval.model, log),
-                ranking.model,
-                forgetting.parameters,
-                reporter,
-                RERANKED_TESTS,
-            ),
+            **evaluation.to_json(),
             "ranking": ranking.metrics,
             "forgetting": forgetting.metrics,
         },
         "parity": parity,
         "files": {
             name: sha256_of(run.out / name)
-            for name in ("retrieval/model.pt", "ranking/model.pt", "forgetting.json")
+            for name in ("retrieval/model.pt", "ranking/model.pt", "forgetting.json", "trained.npy")
         },
         "samples": samples,
         "seconds": round(clock() - started, 1),
@@ -124,6 +136,12 @@ def train_run(
         write_report(run.out, result, {"retrieval": retrieval.curves, "ranking": ranking.curves})
     declared.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return result
+
+
+def _held_out(log: EventLog, run: TrainingRun) -> HeldOut:
+    if run.until is None:
+        return leave_one_out(log)
+    return temporal(log, parse_cut(run.until, log))
 
 
 def _ranking(

@@ -46,9 +46,10 @@ def data(simulation: Simulation, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def train_tiny(data: Path) -> Callable[[Path], dict]:
-    def train(out: Path) -> dict:
-        return train_run(TrainingRun(data, out, TINY), Reporter(Console(file=StringIO())))
+def train_tiny(data: Path) -> Callable[..., dict]:
+    def train(out: Path, until: str | None = None) -> dict:
+        asked = TrainingRun(data, out, TINY, until=until)
+        return train_run(asked, Reporter(Console(file=StringIO())))
 
     return train
 

@@ -12,8 +12,9 @@ from ebbing.manifest import sha256_of
 from ebbing.progress import Reporter
 from trainer.data.load import DataConfig
 from trainer.data.log import LogError
+from trainer.evaluation.of_run import evaluate_run
 from trainer.recipes import RECIPES
-from trainer.runs import Run, RunError, evaluate_run
+from trainer.runs import Run, RunError
 from trainer.train import TrainingRun, train_run
 
 
@@ -57,7 +58,7 @@ def test_a_failed_run_declares_nothing(run: Path, tmp_path: Path, reporter: Repo
 
 
 def test_a_run_evaluates_as_it_was_trained(run: Path, data: Path, reporter: Reporter) -> None:
-    figures = evaluate_run(run, data, reporter)
+    figures = evaluate_run(run, data, reporter).to_json()
     trained = Run.read(run).declared["metrics"]
     for group in ("full_catalogue", "reranking"):
         for order, row in figures[group].items():

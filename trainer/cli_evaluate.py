@@ -1,0 +1,280 @@
+"""`ebbing evaluate`: its two commands. What they run is imported only when they run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ebbing.cli import CommandError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+evaluate = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Measure what `ebbing train` makes on a log, beside simpler ways.",
+)
+
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the figures to this file too.")
+]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for report.md and its plots. With --json FILE.json they go to FILE-report "
+        "beside it unless this says otherwise."
+    ),
+]
+
+
+class Protocol(StrEnum):
+    """Which events are tests."""
+
+    LEAVE_ONE_OUT = "leave-one-out"
+    TEMPORAL = "temporal"
+
+
+class AskedEvents(StrEnum):
+    """Which of the events after the cut are tests."""
+
+    FIRST = "first"
+    ALL = "all"
+
+
+@evaluate.command()
+def ranking(
+    run: Annotated[Path | None, typer.Option(help="Run folder that `ebbing train` wrote.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the log.")] = None,
+    protocol: Annotated[
+        Protocol | None,
+        typer.Option(
+            help="leave-one-out: the last event of each user. temporal: events after the cut, "
+            "where the run's training ended ('ebbing train --until').",
+            show_default="what the run held out",
+        ),
+    ] = None,
+    tests: Annotated[
+        AskedEvents,
+        typer.Option(help="Temporal: the first event of each user after the cut, or all of them."),
+    ] = AskedEvents.FIRST,
+    repeats: Annotated[
+        bool | None,
+        typer.Option(
+            "--repeats/--no-repeats",
+            help="Whether items a user had are recommended and asked for again.",
+            show_default="yes if 5 % of the training events or more come back to an item",
+        ),
+    ] = None,
+    json_file: JsonFile = None,
+    ranks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write user_id,test_item,rank of each test, as CSV: the rank is from 1 and over "
+            "the whole catalogue, of equal scores the worst."
+        ),
+    ] = None,
+    report: ReportFolder = None,
+    reranked: Annotated[
+        int, typer.Option(min=1, help="Tests the ranker is measured on at most, evenly spread.")
+    ] = 2000,
+) -> None:
+    """Rank the whole catalogue for each test by a run's models, beside what needs no model.
+
+    A run that was trained on its tests is refused.
+
+    [bold]Examples[/bold]
+
+        ebbing evaluate ranking --run runs/first --data data/generated --json figures.json
+
+        ebbing evaluate ranking --run runs/first --data data/shop --ranks ranks.csv --no-repeats
+
+        ebbing train --data data/shop --out runs/until --until 80% &&
+        ebbing evaluate ranking --run runs/until --data data/shop --protocol temporal --tests all
+    """
+    from ebbing.progress import Reporter
+    from trainer.data.log import LogError
+    from trainer.evaluation.of_run import Question, evaluate_run
+    from trainer.evaluation.protocol import EvaluationError
+    from trainer.evaluation.ranking import EvaluationConfig
+    from trainer.outputs import OutputError
+    from trainer.runs import RunError
+
+    if run is None or data is None:
+        raise CommandError("a run is measured on a log: give --run FOLDER and --data FOLDER")
+    try:
+        outputs = _Outputs(json_file, "--ranks", ranks, report)
+        evaluation = evaluate_run(
+            run,
+            data,
+            Reporter(),
+            Question(protocol.value if protocol else None, tests.value, repeats),
+            EvaluationConfig(reranked=reranked),
+        )
+        figures = {
+            "run": run.resolve().name,
+            "data": data.resolve().name,
+            **evaluation.to_json(),
+            **outputs.cost(),
+        }
+        outputs.write(figures, evaluation.ranks_csv(), {})
+    except EvaluationError as error:
+        raise CommandError(f"{data}: {error}") from error
+    except (LogError, RunError, OutputError, OSError) as error:
+        raise CommandError(str(error)) from error
+    show_figures(figures)
+    print(f"{figures['seconds']:.1f} s, {figures['peak_memory_bytes'] / 2**20:,.0f} MiB")
+    outputs.tell()
+
+
+@evaluate.command()
+def forgetting(
+    data: Annotated[Path, typer.Option(help="Folder of the log.")],
+    horizon: Annotated[
+        float, typer.Option(help="Days within which an interest has to return.")
+    ] = 30.0,
+    json_file: JsonFile = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="Write user_id,interest,retention of each case, as CSV."),
+    ] = None,
+    report: ReportFolder = None,
+) -> None:
+    """Fit the forgetting engine on the first 80 % of a log and ask it which interests come back.
+
+    It stands beside known forgetting curves.
+
+    [bold]Examples[/bold]
+
+        ebbing evaluate forgetting --data data/generated
+
+        ebbing evaluate forgetting --data data/shop --horizon 14 --json shop.json --scores shop.csv
+    """
+    from ebbing.progress import Reporter
+    from trainer.cuts import FittingError
+    from trainer.data.log import LogError, read_log
+    from trainer.evaluate_forgetting import PROTOCOL, EvaluationError, evaluate_forgetting
+    from trainer.forgetting_report import report as pages_of
+    from trainer.forgetting_report import table
+    from trainer.outputs import OutputError
+
+    if not 0 < horizon < float("inf"):
+        raise CommandError(f"--horizon {horizon:g}: give a number of days above 0, such as 30")
+    try:
+        outputs = _Outputs(json_file, "--scores", scores, report)
+        reporter = Reporter()
+        with reporter.stage("log", 1, "logs") as stage:
+            log = read_log(data)
+            stage.advance(1, events=len(log), users=len(log.user_ids), items=len(log.item_ids))
+        name = data.resolve().name
+        evaluation = evaluate_forgetting(log, horizon * 86_400, f"fitted on {name}", reporter)
+        figures = {"data": name, **evaluation.to_json(), **outputs.cost()}
+        pages = pages_of(evaluation, figures) if outputs.folder else {}
+        outputs.write(figures, evaluation.scores_csv(log.user_ids), pages)
+    except (EvaluationError, FittingError) as error:
+        raise CommandError(f"{data}: {error}") from error
+    except (LogError, OutputError, OSError) as error:
+        raise CommandError(str(error)) from error
+    print(PROTOCOL)
+    _show(table(evaluation))
+    print(
+        f"{len(evaluation.returned):,} cases of {figures['users']:,} users, "
+        f"{evaluation.returned.mean():.2%} returned within {horizon:g} days; "
+        f"{figures['seconds']:.1f} s, {figures['peak_memory_bytes'] / 2**20:,.0f} MiB"
+    )
+    if evaluation.shortened:
+        print(f"mind: {evaluation.shortened}")
+    outputs.tell()
+
+
+class _Outputs:
+    """What an evaluation leaves behind: figures, a row a case, a report; whole or not at all."""
+
+    def __init__(
+        self, figures: Path | None, rows_flag: str, rows: Path | None, report: Path | None
+    ) -> None:
+        """Find out before the work what would fail after it.
+
+        Raises:
+            OutputError: a file cannot be written, or two of them are one.
+        """
+        import time
+
+        from trainer.outputs import OutputError, check_folder, check_writable
+
+        for path in (figures, rows):
+            if path:
+                check_writable(path)
+        if figures and rows and figures.resolve() == rows.resolve():
+            raise OutputError(f"--json and {rows_flag} both name {rows}; give them different files")
+        self.figures = figures
+        self.rows = rows
+        self.folder = report or (figures and figures.with_name(f"{figures.stem}-report"))
+        if self.folder:
+            check_folder(self.folder)
+        self.written: list[Path] = []
+        self._started = time.monotonic()
+
+    def cost(self) -> dict[str, float | int]:
+        """Seconds so far, and the most memory the process has had."""
+        import time
+
+        return {
+            "seconds": round(time.monotonic() - self._started, 2),
+            "peak_memory_bytes": _peak_memory_bytes(),
+        }
+
+    def write(self, figures: dict[str, Any], rows: str, pages: dict[str, bytes]) -> None:
+        """Write what was asked for.
+
+        Raises:
+            OutputError: it cannot be written; nothing of it is there then.
+        """
+        from trainer.outputs import write_all
+
+        files: dict[Path, bytes] = {}
+        if self.rows:
+            files[self.rows] = rows.encode()
+        if self.folder and pages:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files |= {self.folder / name: content for name, content in pages.items()}
+        if self.figures:
+            text = json.dumps(figures, indent=1, allow_nan=False)
+            files[self.figures] = f"{text}\n".encode()
+        write_all(files)
+        self.written = list(files)
+
+    def tell(self) -> None:
+        """Name the files."""
+        for path in self.written:
+            print(f"wrote {path}")
+
+
+def show_figures(figures: Mapping[str, Any]) -> None:
+    """Print a table of `RankingEvaluation.to_json`, and how it came about."""
+    from trainer.evaluation.table import table
+
+    print(figures["protocol"])
+    _show(table(figures))
+
+
+def _show(table: Table) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 150
+    console.print(table)
+
+
+def _peak_memory_bytes() -> int:
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
