@@ -17,6 +17,7 @@ import ebbing
 from ebbing.history import LAYOUT_DIGEST, MODEL_TENSORS, item_keys
 from ebbing.manifest import sha256_of
 from ebbing.progress import Reporter
+from trainer.comparison import digest_of_tests
 from trainer.data.load import DataConfig, load_log
 from trainer.data.log import EventLog, LogError
 from trainer.data.replay import replay
@@ -118,6 +119,7 @@ def train_run(
             "events": len(log) - len(train),
             "tests": len(tests.events),
         },
+        "tests_digest": digest_of_tests(log, tests),
         "stopped_by_budget": retrieval.stopped_by_budget,
         "metrics": {
             **evaluation.to_json(),
