@@ -73,14 +73,13 @@ def publish(
         comparison: how it is shown to be better than the newest release.
         key: signs the manifest, if given.
         limit: how long its models may take.
-        reporter: told of a comparison that takes long.
+        reporter: told how far measuring both on a log is.
         clock: seconds, to measure the models with.
         rename: moves a finished folder into place; tests interrupt it.
 
     Raises:
         PublishError: the run or the repository is not fit to be published; nothing has changed.
     """
-    reporter = reporter or Reporter()
     try:
         for model in REQUIRED_MODELS:
             check_contract(repository / model / "config.pbtxt", model)
@@ -90,8 +89,8 @@ def publish(
         for model in models:
             check_contract(repository / model / "config.pbtxt", model)
         with _exclusive(repository), _staging(repository) as staging:
-            decision = decide(run, repository, comparison or Comparison(), reporter)
-            parity, latency = _checked(run, models, limit or LatencyLimit(), clock, reporter)
+            decision = decide(run, repository, comparison or Comparison(), reporter or Reporter())
+            parity, latency = _checked(run, models, limit or LatencyLimit(), clock)
             release = _next_release(repository)
             files = _copy(run, models, staging)
             manifest = Manifest(
@@ -183,15 +182,12 @@ def _checked(
     models: Sequence[str],
     limit: LatencyLimit,
     clock: Callable[[], float],
-    reporter: Reporter,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a manifest says of the models' parity and latency."""
     parity: dict[str, Any] = {}
     latency: dict[str, Any] = {"limit_p99_ms": limit.p99_ms, "threads": 1}
-    with reporter.stage("checks", len(models), "models") as stage:
-        for model in models:
-            parity[model], latency[model] = check_model(run, model, limit, clock)
-            stage.advance(1, difference=parity[model])
+    for model in models:
+        parity[model], latency[model] = check_model(run, model, limit, clock)
     return {**parity, "tolerance": PARITY_ATOL}, latency
 
 

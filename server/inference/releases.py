@@ -190,11 +190,16 @@ class Releases:
         async with self._control:
             if number not in self._loaded:
                 self._loaded[number] = await self._take(number)
+                if not self._trust:
+                    log.warning(
+                        "nobody vouches for this release: no release_key_file", release=number
+                    )
             return self._loaded[number]
 
     async def _take(self, number: int) -> LoadedRelease:
         manifest = Manifest.read(self.repository, number, self._trust)
-        forgetting = manifest.verify(self.repository)
+        # Files of gigabytes take seconds to read, and others are being answered.
+        forgetting = await asyncio.to_thread(manifest.verify, self.repository)
         contracts = {
             name: check_contract(self.repository, name, *MODEL_TENSORS[name])
             for name in REQUIRED_MODELS

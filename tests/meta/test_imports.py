@@ -70,8 +70,8 @@ def test_the_gateway_imports_without_torch_and_trainer() -> None:
 
 
 def test_the_client_wheel_imports_with_its_own_dependencies() -> None:
-    extras = "typer rich click apsw cryptography prometheus_client pydantic pydantic_settings structlog uvloop"
-    heavy = "torch polars tritonclient matplotlib trainer server"
+    extras = "typer rich click apsw prometheus_client pydantic pydantic_settings structlog uvloop"
+    heavy = "cryptography torch polars tritonclient matplotlib trainer server"
     run(f"{extras} {heavy}", modules("ebbing", SIGNING, *TERMINAL))
 
 

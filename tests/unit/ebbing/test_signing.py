@@ -133,7 +133,7 @@ def test_what_is_no_key(tmp_path: Path, path: Path, public: Path) -> None:
     with pytest.raises(SigningKeyError, match=r"holds no public key.*name the \.pub file"):
         TrustedKeys.read(path)
     public.chmod(0o600)
-    with pytest.raises(SigningKeyError, match="is no private key.*without .pub"):
+    with pytest.raises(SigningKeyError, match=r"is no private key.*without \.pub"):
         SigningKey.read(public)
     with pytest.raises(SigningKeyError, match="cannot be read"):
         SigningKey.read(tmp_path)

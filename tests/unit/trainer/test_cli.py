@@ -142,7 +142,7 @@ def test_evaluate_forgetting_says_what_is_wrong_and_writes_nothing(
 
 def test_publish_prints_the_release(run: Path, repository: Path) -> None:
     assert invoke("publish", run, "--repository", repository) == "published release 1\n"
-    with pytest.raises(CommandError, match="is not better than release 1.*--force REASON"):
+    with pytest.raises(CommandError, match=r"is not better than release 1.*--force REASON"):
         invoke("publish", run, "--repository", repository)
     with pytest.raises(CommandError, match="wants the reason in words"):
         invoke("publish", run, "--repository", repository, "--force", " ")
