@@ -26,7 +26,6 @@ from prometheus_client import (
     start_http_server,
 )
 
-from ebbing.signing import TrustedKeys
 from ebbing.v1 import (
     catalog_service_pb2,
     catalog_service_pb2_grpc,
@@ -165,7 +164,6 @@ def _assemble(
         BatchMetrics(metrics),
         time.monotonic,
         settings.triton_timeout_s,
-        TrustedKeys.read(settings.release_key_file) if settings.release_key_file else None,
     )
     touched = asyncio.Event()
     ingest = Ingest(
@@ -288,7 +286,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
 
     Raises:
         StartError: a port is taken.
-        KeyFileError, SigningKeyError: a key file cannot be used.
+        KeyFileError: a key file cannot be used.
         EbbingError: the state cannot be used.
         ManifestError, InferenceError: the release cannot be served, or Triton does not answer.
     """

@@ -224,9 +224,11 @@ class _Outputs:
         """Seconds so far, and the most memory the process has had."""
         import time
 
+        from trainer.place import peak_memory_bytes
+
         return {
             "seconds": round(time.monotonic() - self._started, 2),
-            "peak_memory_bytes": _peak_memory_bytes(),
+            "peak_memory_bytes": peak_memory_bytes(),
         }
 
     def write(self, figures: dict[str, Any], rows: str, pages: dict[str, bytes]) -> None:
@@ -270,11 +272,3 @@ def _show(table: Table) -> None:
     if not console.is_terminal:
         console.width = 150
     console.print(table)
-
-
-def _peak_memory_bytes() -> int:
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from trainer.ranking import RankingConfig
 from trainer.retrieval import RetrievalConfig
+from trainer.simple_retrieval import DecayConfig, PopularConfig, SimpleConfig
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Recipe:
 
     name: str
     """What the recipe is called."""
-    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    retrieval: RetrievalConfig | SimpleConfig = field(default_factory=RetrievalConfig)
     """The retrieval model."""
     ranking: RankingConfig = field(default_factory=RankingConfig)
     """The ranking model."""
@@ -28,4 +29,26 @@ def article_mlp() -> Recipe:
     return Recipe("article_mlp")
 
 
-RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType({"article_mlp": article_mlp})
+def sequence() -> Recipe:
+    """The flagship: attention that forgets retrieves, over long- and short-term read-outs."""
+    return Recipe("sequence", RetrievalConfig())
+
+
+def popular() -> Recipe:
+    """A baseline: what is popular lately is retrieved, for everybody."""
+    return Recipe("popular", PopularConfig())
+
+
+def exponential_decay() -> Recipe:
+    """A baseline: what a user's own items and interests are by exponentially decayed counts."""
+    return Recipe("exponential-decay", DecayConfig())
+
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
+    {
+        "article_mlp": article_mlp,
+        "sequence": sequence,
+        "popular": popular,
+        "exponential-decay": exponential_decay,
+    }
+)

@@ -19,6 +19,7 @@ def write_report(
     folder: Path, run: Mapping[str, Any], curves: Mapping[str, Sequence[EpochFigures]]
 ) -> None:
     """Write report.md and a PNG of the curves of each model into `folder`."""
+    curves = {model: points for model, points in curves.items() if points}
     for model, points in curves.items():
         _plot(folder / f"{model}.png", points, model)
     (folder / "report.md").write_text(_page(run, curves), encoding="utf-8")

@@ -1,78 +1,105 @@
-"""Training of the retrieval model."""
+"""Training of a retrieval model, from a log to the module that is served."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ebbing.history import item_keys
+from ebbing.history import HISTORY_LENGTH, item_keys
 from ebbing.progress import Reporter
+from trainer.catalogue_loss import CatalogueSoftmax, Objective
+from trainer.checkpoints import Checkpoints, identity
+from trainer.curves import EpochFigures, Watch
 from trainer.data.log import EventLog
-from trainer.data.sequences import SequenceBatch, Sequences
+from trainer.data.memory import available_memory
+from trainer.data.sequences import Sequences
+from trainer.fitting import Diverged, Fitting, FittingConfig
 from trainer.models.sequence import RetrievalModel, SequenceConfig, SequenceModel
-from trainer.models.vocabulary import FIRST_ITEM_ROW, OOV_ROW, Vocabulary
+from trainer.models.vocabulary import FIRST_ITEM_ROW, Vocabulary
+from trainer.place import (
+    DeviceName,
+    Place,
+    Precision,
+    TrainingError,
+    check_memory,
+    memory_named,
+)
 from trainer.reproducible import reproducible
+from trainer.simple_retrieval import SimpleConfig, fit_simple
+from trainer.validation import Held, validation_split
+from trainer.workers import Alone, Workers
 
-
-class TrainingError(Exception):
-    """Training that cannot go on; the message says what to change."""
+__all__ = ["EpochFigures", "RetrievalConfig", "RetrievalResult", "TrainingError", "train_retrieval"]
 
 
 @dataclass(frozen=True)
-class RetrievalConfig:
-    """How the retrieval model is trained."""
+class RetrievalConfig(FittingConfig):
+    """How the sequence model is trained."""
 
     model: SequenceConfig = field(default_factory=SequenceConfig)
     """Its shape."""
-    epochs: int = 15
-    """Passes over the log."""
-    batch_positions: int = 2048
-    """Events in a batch, padding included."""
-    learning_rate: float = 3e-3
-    """Adam's rate after the warm-up; it falls linearly to a tenth."""
-    warmup_steps: int = 100
-    """Steps in which the rate rises from zero."""
-    negatives: int = 512
+    negatives: int = 2048
     """Sampled items a positive is told from, shared within a batch."""
     full_softmax_up_to: int = 2048
     """Catalogues of at most this many items are scored whole instead of sampled."""
     oov_share: float = 0.01
     """Share of history items shown as unknown, so that the unknown row means something."""
-    validation_users: int = 1024
-    """Users whose last training event is kept out to draw the validation curve."""
+    validation_users: int = 2048
+    """Users whose last training event is kept out to tell when to stop; a tenth at most."""
+    precision: Precision = "auto"
+    """Arithmetic of matrix products: bf16, fp32, or bf16 where a GPU has it."""
 
 
 @dataclass(frozen=True)
-class EpochFigures:
-    """One point of the training curves."""
+class Surroundings:
+    """What a training is given that changes nothing in what it ends in."""
 
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    validation_accuracy: float
+    device: DeviceName = "auto"
+    """Where it runs."""
+    checkpoint: Path | None = None
+    """Where its state is kept on the way; none keeps nothing."""
+    resume: bool = False
+    """Whether to go on from that checkpoint, if there is one."""
+    watch: Watch = lambda step, figures: None
+    """Told of loss, rate, speed and validation on the way."""
+    workers: Workers = field(default_factory=Alone)
+    """The processes that share it."""
+    free_memory: Callable[[], int | None] = available_memory
+    """Bytes that may be taken, asked before the start."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds."""
 
 
 @dataclass(frozen=True)
 class RetrievalResult:
     """A trained retrieval model."""
 
-    model: RetrievalModel
+    model: nn.Module
+    """What is served, with the buffers `table` (V, D) and `popularity` (V,)."""
     vocabulary: Vocabulary
     item_of_row: np.ndarray
     """(V,) item index in the log of each vocabulary row; −1 for the two special rows."""
     curves: tuple[EpochFigures, ...]
+    """None of what is counted rather than trained."""
     stopped_by_budget: bool
     """Whether the time budget ended training before the last epoch."""
+    best: Mapping[str, float]
+    """The epoch whose model was kept, and its validation NDCG at 10."""
+    events_per_second: float
+    """Events trained on in a second, validation and checkpoints included."""
 
 
 def item_rows(log: EventLog) -> tuple[Vocabulary, np.ndarray, np.ndarray]:
-    """Vocabulary of the whole catalogue, row of each item (I,) and item of each row (V,)."""
+    """Vocabulary of the whole catalogue, row of each item (I,) and item of each row (V,).
+
+    Raises:
+        TrainingError: two items share a key.
+    """
     keys = item_keys(log.item_ids)
     try:
         vocabulary = Vocabulary(keys.tolist())
@@ -87,19 +114,26 @@ def item_rows(log: EventLog) -> tuple[Vocabulary, np.ndarray, np.ndarray]:
 
 def train_retrieval(
     log: EventLog,
-    config: RetrievalConfig,
+    config: RetrievalConfig | SimpleConfig,
     seed: int,
     reporter: Reporter,
     budget_s: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    around: Surroundings | None = None,
 ) -> RetrievalResult:
     """Train on a log; the same seed gives the same model on CPU, unless the budget cuts it short.
 
     Raises:
-        TrainingError: the loss stops being a number.
+        TrainingError: the loss diverges, the memory does not suffice, or the checkpoint to resume
+            from is of another training.
     """
-    with reproducible(seed):
-        return _train(log, config, seed, reporter, budget_s, clock)
+    if isinstance(config, RetrievalConfig):
+        with reproducible(seed), memory_named():
+            return _train(log, config, seed, reporter, budget_s, around or Surroundings())
+    vocabulary, row_of, item_of = item_rows(log)
+    with reporter.stage("retrieval model", 1, "counts") as stage:
+        model = fit_simple(log, config, vocabulary, row_of, item_of)
+        stage.advance(1)
+    return RetrievalResult(model, vocabulary, item_of, (), False, {}, 0.0)
 
 
 def _train(
@@ -108,158 +142,73 @@ def _train(
     seed: int,
     reporter: Reporter,
     budget_s: float | None,
-    clock: Callable[[], float],
+    around: Surroundings,
 ) -> RetrievalResult:
-    random = np.random.default_rng(seed)
+    place = Place.choose(around.device, config.precision)
     vocabulary, row_of, item_of = item_rows(log)
+    size = vocabulary.size()
     model = SequenceModel([log.interests[item] for item in item_of[FIRST_ITEM_ROW:]], config.model)
-    fitted, validation = _validation_split(log, config.validation_users, random)
-    sequences = Sequences(fitted, row_of[fitted.items])
-    held = Sequences(log, row_of[log.items]).batch(validation) if len(validation) else None
-    loss_of = SampledSoftmax(np.bincount(sequences.rows, minlength=vocabulary.size()), config)
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
-    )
+    negatives = 0 if size - FIRST_ITEM_ROW <= config.full_softmax_up_to else config.negatives
+    check_memory(model, _activations(config, negatives or size), place, around.free_memory())
 
-    started = clock()
-    curves: list[EpochFigures] = []
-    step, progress = 0, 0.0
-    with reporter.stage("retrieval model", config.epochs * len(sequences), "events") as stage:
-        for epoch in range(config.epochs):
-            model.train()
-            total, seen = 0.0, 0
-            for batch in sequences.batches(config.batch_positions, random):
-                done = stage.done / stage.total
-                spent = (clock() - started) / budget_s if budget_s else 0.0
-                progress = max(done, spent)
-                if progress >= 1.0:
-                    break
-                rate = min((step + 1) / config.warmup_steps, 1.0 - 0.9 * progress)
-                optimizer.param_groups[0]["lr"] = config.learning_rate * rate
-                loss, n = _step(model, loss_of, optimizer, batch, config)
-                if not math.isfinite(loss):
-                    raise TrainingError(
-                        f"the retrieval loss became {loss} in epoch {epoch + 1}, step {step + 1}: "
-                        "lower the recipe's learning rate"
-                    )
-                step, seen, total = step + 1, seen + n, total + loss * n
-                stage.advance(n, epoch=epoch + 1, loss=loss)
-            if seen:
-                figures = _validate(model, loss_of, held) if held else (math.nan, math.nan)
-                curves.append(EpochFigures(epoch + 1, total / seen, *figures))
-            if progress >= 1.0:
-                break
-    model.eval()
+    fitted, validation = validation_split(
+        log, config.validation_users, np.random.default_rng([seed])
+    )
+    sequences = Sequences(fitted, row_of[fitted.items])
+    loss = CatalogueSoftmax(np.bincount(sequences.rows, minlength=size), negatives)
+    fitting = Fitting(
+        Objective(model, loss, config.oov_share).to(place.device),
+        sequences,
+        Held(Sequences(log, row_of[log.items]), validation, size),
+        config,
+        seed,
+        place,
+        around.workers,
+    )
+    checkpoints = None
+    if around.checkpoint:
+        checkpoints = Checkpoints(
+            around.checkpoint, identity(log, config, seed, around.workers.count)
+        )
+        if not around.resume:
+            checkpoints.clear()
+        elif state := checkpoints.read():
+            fitting.restore(state)
+            reporter.say(
+                f"retrieval model: goes on after step {fitting.progress.step:,}, in epoch "
+                f"{fitting.progress.epoch + 1}"
+            )
+    left = max(config.epochs * len(sequences) - fitting.progress.trained, 0)
+    with reporter.stage("retrieval model", max(left, 1), "events") as stage:
+        try:
+            fitting.run(
+                stage,
+                checkpoints.write if checkpoints else None,
+                around.watch,
+                around.clock,
+                budget_s,
+            )
+        except Diverged as error:
+            kept = f"; the last good state is kept in {around.checkpoint}" if checkpoints else ""
+            raise TrainingError(f"{error}{kept}") from error
+    progress = fitting.progress
     return RetrievalResult(
-        RetrievalModel(vocabulary, model).eval(),
+        RetrievalModel(vocabulary, model.cpu().eval()).eval(),
         vocabulary,
         item_of,
-        tuple(curves),
-        stopped_by_budget=len(curves) < config.epochs or stage.done < stage.total,
+        tuple(fitting.curves),
+        progress.out_of_time,
+        {"epoch": fitting.best["epoch"], "validation_ndcg_at_10": fitting.best["ndcg"]},
+        progress.trained / max(progress.spent_s, 1e-9),
     )
 
 
-class SampledSoftmax(nn.Module):
-    """Cross-entropy over the catalogue, or over the target and sampled negatives of a large one.
+def _activations(config: RetrievalConfig, scored: int) -> int:
+    """Bytes a step holds beside the weights, roughly: scores and their gradients, and attention.
 
-    Negatives come half uniformly, half by popularity; the logits of the sample are lowered by the
-    log of how often each item is expected in it, so that the sum estimates the full one.
+    `scored`: items each position is told from.
     """
-
-    log_expected: Tensor
-    cumulative: Tensor
-
-    def __init__(self, counts: np.ndarray, config: RetrievalConfig) -> None:
-        """`counts`: (V,) training events of each vocabulary row."""
-        super().__init__()
-        items = counts[FIRST_ITEM_ROW:].astype(np.float64)
-        share = 0.5 / len(items) + 0.5 * items / max(items.sum(), 1.0)
-        share /= share.sum()
-        self.n = 0 if len(items) <= config.full_softmax_up_to else config.negatives
-        self.register_buffer("cumulative", torch.from_numpy(np.cumsum(share)))
-        expected = np.log(share * max(self.n, 1))
-        self.register_buffer("log_expected", torch.from_numpy(expected).float())
-
-    def forward(self, model: SequenceModel, table: Tensor, user: Tensor, target: Tensor) -> Tensor:
-        """Losses (N,) of N positions: user vectors (N, D), target rows (N,), item table (V, D)."""
-        if self.n == 0:
-            return nn.functional.cross_entropy(
-                self.full(model, table, user), target - FIRST_ITEM_ROW, reduction="none"
-            )
-        drawn = torch.searchsorted(self.cumulative, torch.rand(self.n, dtype=torch.float64))
-        drawn = drawn.clamp(max=len(self.cumulative) - 1)
-        rows = drawn + FIRST_ITEM_ROW
-        # index_select and embedding rather than indexing, whose gradient is slow on CPUs.
-        popularity = model.popularity[:, None]
-        negative = user @ table.index_select(0, rows).T - self.log_expected[drawn]
-        negative = negative + popularity.index_select(0, rows).T
-        negative = negative.masked_fill(rows[None] == target[:, None], float("-inf"))
-        positive = (user * nn.functional.embedding(target, table)).sum(dim=1)
-        positive = positive + nn.functional.embedding(target, popularity).squeeze(1)
-        return torch.logsumexp(torch.cat([positive[:, None], negative], dim=1), dim=1) - positive
-
-    @staticmethod
-    def full(model: SequenceModel, table: Tensor, user: Tensor) -> Tensor:
-        """Scores of the whole catalogue, (N, V − 2)."""
-        return user @ table[FIRST_ITEM_ROW:].T + model.popularity[FIRST_ITEM_ROW:]
-
-
-def _step(
-    model: SequenceModel,
-    loss_of: SampledSoftmax,
-    optimizer: torch.optim.Optimizer,
-    batch: SequenceBatch,
-    config: RetrievalConfig,
-) -> tuple[float, int]:
-    """One step; returns the mean loss and the number of targets."""
-    rows, types, times, targets = _tensors(batch)
-    hidden = (torch.rand(rows.shape) < config.oov_share) & (rows >= FIRST_ITEM_ROW)
-    rows = rows.masked_fill(hidden, OOV_ROW)
-    table = model.items()
-    users = model(table, rows, types, times)
-    real = targets > 0
-    # Rows by number: selecting by mask is several times slower to differentiate.
-    where = real.flatten().nonzero().squeeze(1)
-    losses = loss_of(
-        model, table, users.flatten(0, 1).index_select(0, where), targets.flatten()[where]
-    )
-    optimizer.zero_grad(set_to_none=True)
-    losses.mean().backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-    optimizer.step()
-    return float(losses.detach().mean()), len(losses)
-
-
-@torch.no_grad()
-def _validate(
-    model: SequenceModel, loss_of: SampledSoftmax, held: SequenceBatch
-) -> tuple[float, float]:
-    """Full-catalogue loss and hit rate at 10 on the last event of each sequence."""
-    model.eval()
-    rows, types, times, targets = _tensors(held)
-    last = (targets > 0).sum(dim=1) - 1
-    each = torch.arange(len(last))
-    table = model.items()
-    scores = loss_of.full(model, table, model(table, rows, types, times)[each, last])
-    target = targets[each, last] - FIRST_ITEM_ROW
-    loss = nn.functional.cross_entropy(scores, target)
-    better = (scores > scores[each, target, None]).sum(dim=1)
-    return float(loss), float((better < 10).float().mean())
-
-
-def _tensors(batch: SequenceBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        torch.from_numpy(batch.rows),
-        torch.from_numpy(batch.types),
-        torch.from_numpy(batch.times),
-        torch.from_numpy(batch.targets),
-    )
-
-
-def _validation_split(
-    log: EventLog, n: int, random: np.random.Generator
-) -> tuple[EventLog, np.ndarray]:
-    """The log without the last event of n random users with three events or more, and them."""
-    able = np.flatnonzero(np.diff(log.offsets) >= 3)
-    chosen = np.sort(random.choice(able, size=min(n, len(able) // 10), replace=False))
-    return log.without(log.offsets[chosen + 1] - 1), chosen
+    positions = config.batch_positions
+    wide = positions * config.model.dim * 40
+    attention = positions * HISTORY_LENGTH * (3 * config.model.heads + 4)
+    return 4 * (3 * positions * scored + wide + attention)

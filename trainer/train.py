@@ -17,7 +17,8 @@ import ebbing
 from ebbing.history import LAYOUT_DIGEST, MODEL_TENSORS, item_keys
 from ebbing.manifest import sha256_of
 from ebbing.progress import Reporter
-from trainer.comparison import digest_of_tests
+from trainer.checkpoints import code_version
+from trainer.curves import tensorboard
 from trainer.data.load import DataConfig, load_log
 from trainer.data.log import EventLog, LogError
 from trainer.data.replay import replay
@@ -25,16 +26,21 @@ from trainer.evaluation.protocol import HeldOut, leave_one_out, parse_cut, tempo
 from trainer.evaluation.ranking import EvaluationConfig, evaluate_ranking
 from trainer.export import PARITY_ATOL, Exporter, TorchScriptExporter, parity_samples
 from trainer.forgetting import STEPS, FittedForgetting, fit_forgetting
+from trainer.place import DeviceName, peak_memory_bytes
 from trainer.ranking import RankingResult, train_ranking
 from trainer.recipes import Recipe
 from trainer.report import write_report
-from trainer.retrieval import RetrievalResult, train_retrieval
+from trainer.retrieval import RetrievalResult, Surroundings, train_retrieval
 from trainer.retriever import Retriever
 from trainer.samples import record
 from trainer.trained import Trained
 
 MEASURED = EvaluationConfig(reranked=1000, states=2000)
 """How much is measured of a run as it is made; `ebbing evaluate ranking` does more."""
+
+
+CHECKPOINT = "checkpoint.pt"
+"""File of a run folder that holds the training's state; good for resuming it, not for serving."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,10 @@ class TrainingRun:
     until: str | None = None
     """Where training ends, as `parse_cut` takes it; what comes after is the test. None holds out
     each user's last event instead."""
+    device: DeviceName = "auto"
+    """Where the retrieval model is trained."""
+    resume: bool = False
+    """Whether to go on where a killed run of the same log, recipe, seed and code left off."""
 
 
 def train_run(
@@ -85,9 +95,11 @@ def train_run(
         # A log of one cut holds nothing out.
         measured = forgetting.metrics.get("held_out") or forgetting.metrics["in_sample"]
         stage.advance(0, auc=measured["auc"])
-    retrieval = train_retrieval(
-        train, run.recipe.retrieval, run.seed, reporter, run.budget_s, clock
-    )
+    with tensorboard(run.out / "tensorboard") as watch:
+        around = Surroundings(run.device, run.out / CHECKPOINT, run.resume, watch, clock=clock)
+        retrieval = train_retrieval(
+            train, run.recipe.retrieval, run.seed, reporter, run.budget_s, around
+        )
     ranking = _ranking(train, run, forgetting, retrieval, reporter)
     (run.out / "forgetting.json").write_text(forgetting.parameters.to_json(), encoding="utf-8")
     parity, samples = _export(log, run.out, retrieval.model, ranking.model, reporter)
@@ -119,8 +131,12 @@ def train_run(
             "events": len(log) - len(train),
             "tests": len(tests.events),
         },
-        "tests_digest": digest_of_tests(log, tests),
         "stopped_by_budget": retrieval.stopped_by_budget,
+        "training": {
+            "source": code_version(),
+            "best": dict(retrieval.best),
+            "events_per_second": round(retrieval.events_per_second, 1),
+        },
         "metrics": {
             **evaluation.to_json(),
             "ranking": ranking.metrics,
@@ -133,6 +149,7 @@ def train_run(
         },
         "samples": samples,
         "seconds": round(clock() - started, 1),
+        "peak_memory_bytes": peak_memory_bytes(),
     }
     with reporter.stage("report", 1, "pages"):
         write_report(run.out, result, {"retrieval": retrieval.curves, "ranking": ranking.curves})

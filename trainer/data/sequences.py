@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ebbing.history import HISTORY_LENGTH
 from trainer.data.log import EventLog
@@ -26,6 +27,14 @@ class SequenceBatch:
     targets: np.ndarray
     """(B, L) int64 rows of the events; 0 past a sequence's end."""
 
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows, types, times and targets on a device."""
+        parts = (self.rows, self.types, self.times, self.targets)
+        rows, types, times, targets = (
+            torch.from_numpy(part).to(device, non_blocking=True) for part in parts
+        )
+        return rows, types, times, targets
+
 
 @dataclass(frozen=True)
 class Sequences:
@@ -44,8 +53,8 @@ class Sequences:
     def __len__(self) -> int:
         return int(self.lengths.sum())
 
-    def batches(self, positions: int, random: np.random.Generator) -> Iterator[SequenceBatch]:
-        """All users once, in batches of at most `positions` events with padding, shuffled."""
+    def plan(self, positions: int, random: np.random.Generator) -> list[np.ndarray]:
+        """All users once, as batches of at most `positions` events with padding, shuffled."""
         lengths = self.lengths
         # A jitter below the spacing of lengths: users of one length meet others every epoch.
         order = np.argsort(lengths + random.random(len(lengths)))
@@ -58,8 +67,7 @@ class Sequences:
                 stop -= 1
             groups.append(order[start:stop])
             start = stop
-        for number in random.permutation(len(groups)):
-            yield self.batch(groups[number])
+        return [groups[number] for number in random.permutation(len(groups))]
 
     def batch(self, users: np.ndarray) -> SequenceBatch:
         """The sequences of some users."""

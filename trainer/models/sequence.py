@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ebbing.history import HISTORY_LENGTH
 from trainer.models.items import ItemTable
 from trainer.models.topk import TopK
-from trainer.models.vocabulary import OOV_ROW, PADDING_ROW, Vocabulary
+from trainer.models.vocabulary import FIRST_ITEM_ROW, OOV_ROW, PADDING_ROW, Vocabulary
 
 TOP_K = 200
 """Items the retrieval model returns, or the whole catalogue if it is smaller."""
@@ -36,15 +36,27 @@ class SequenceConfig:
     """Attention heads; each forgets at a pace of its own."""
     dropout: float = 0.2
     """Share of activations dropped in training."""
+    elapsed_time: bool = True
+    """Whether the model is told how long ago each event was; without, their order is all it has."""
+    told_now: bool = True
+    """Whether it is told how long ago the newest event was; without, ages count from that event."""
+    forgetting: bool = True
+    """Whether attention to an event falls with its age, at a pace that each head learns."""
+    short_term: bool = True
+    """Whether there is a short-term read-out beside the long-term one."""
+    attributes: bool = True
+    """Whether an item's vector is made of its interests too."""
 
 
 class ForgettingAttention(nn.Module):
     """Attention from moments to the events before them, with an elapsed-time decay and a prior."""
 
     day_s: Final[float] = 86_400.0
+    forgetting: Final[bool]
 
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
+        self.forgetting = config.forgetting
         self.heads = config.heads
         self.head_dim = config.dim // config.heads
         self.query = nn.Linear(config.dim, config.dim)
@@ -84,10 +96,11 @@ class ForgettingAttention(nn.Module):
         kv = self.key_value(events_BLD).view(B, L, 2, self.heads, self.head_dim)
         k = kv[:, :, 0].transpose(1, 2)
         v = kv[:, :, 1].transpose(1, 2)
-        pace_H11 = nn.functional.softplus(self.decay).view(-1, 1, 1)
-        log_days = torch.log1p(ages_BQL / self.day_s).unsqueeze(1)
         scores = q @ k.transpose(2, 3) / self.head_dim**0.5
-        scores = scores + self.distance_bias(distance_QL).permute(2, 0, 1) - pace_H11 * log_days
+        scores = scores + self.distance_bias(distance_QL).permute(2, 0, 1)
+        if self.forgetting:
+            pace_H11 = nn.functional.softplus(self.decay).view(-1, 1, 1)
+            scores = scores - pace_H11 * torch.log1p(ages_BQL / self.day_s).unsqueeze(1)
         scores = scores.masked_fill(~seen_BQL.unsqueeze(1), float("-inf"))
         prior = self.prior_score.view(1, -1, 1, 1).expand(B, -1, Q, 1)
         weights = torch.softmax(torch.cat([prior, scores], dim=3), dim=3)
@@ -103,9 +116,13 @@ class HistoryReader(nn.Module):
 
     day_s: Final[float] = 86_400.0
     last_type: Final[int] = EVENT_TYPES - 1
+    elapsed_time: Final[bool]
+    short_term: Final[bool]
 
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
+        self.elapsed_time = config.elapsed_time
+        self.short_term = config.short_term
         D = config.dim
         self.event_type = nn.Embedding(EVENT_TYPES, D)
         nn.init.normal_(self.event_type.weight, std=0.02)
@@ -138,6 +155,8 @@ class HistoryReader(nn.Module):
             User vectors (B, Q, D).
         """
         Q = ages_BQL.size(1)
+        if not self.elapsed_time:
+            ages_BQL = torch.zeros_like(ages_BQL)
         typed = items_BLD + self.event_type(types_BL.clamp(0, self.last_type))
         events = self.norm_in(self.dropout(typed))
         newest = events[:, events.size(1) - Q :]
@@ -145,6 +164,8 @@ class HistoryReader(nn.Module):
             self.attention(newest, events, ages_BQL, seen_BQL, distance_QL)
         )
         long = long + self.dropout(self.feed(self.norm_mid(long)))
+        if not self.short_term:
+            return self.norm_out(long)
         # The short-term read-out halves with each event back and each day that has passed.
         recent = torch.exp2(-distance_QL.to(ages_BQL.dtype)) / (1.0 + ages_BQL / self.day_s)
         short = (recent * seen_BQL) @ events
@@ -160,7 +181,10 @@ class SequenceModel(nn.Module):
     ) -> None:
         """`interests`: of each item, in the order of the vocabulary's keys."""
         super().__init__()
-        self.items = ItemTable(interests, config.dim)
+        self.told_now = config.told_now
+        self.items = ItemTable(
+            interests if config.attributes else [()] * len(interests), config.dim
+        )
         self.popularity = nn.Parameter(torch.zeros(len(interests) + 2))
         self.reader = HistoryReader(config)
 
@@ -177,7 +201,8 @@ class SequenceModel(nn.Module):
                 p, so that entry p + 1 is the moment position p is asked about.
         """
         L = rows_BL.size(1)
-        ages = (times_BL1[:, 1:, None] - times_BL1[:, None, :-1]).clamp(min=0.0)
+        asked_BL = times_BL1[:, 1:] if self.told_now else times_BL1[:, :-1]
+        ages = (asked_BL[:, :, None] - times_BL1[:, None, :-1]).clamp(min=0.0)
         position = torch.arange(L, device=rows_BL.device)
         behind = position[:, None] - position[None, :]
         seen = (behind >= 0) & (rows_BL != PADDING_ROW)[:, None, :]
@@ -186,12 +211,17 @@ class SequenceModel(nn.Module):
             nn.functional.embedding(rows_BL, table_VD), types_BL, ages, seen, distance
         )
 
+    def score(self, table_VD: Tensor, user_ND: Tensor) -> Tensor:
+        """Scores of the whole catalogue, (N, V − 2)."""
+        return user_ND @ table_VD[FIRST_ITEM_ROW:].T + self.popularity[FIRST_ITEM_ROW:]
+
 
 class RetrievalModel(nn.Module):
     """What is served: history → the best K of the catalogue."""
 
     padding_row: Final[int] = PADDING_ROW
     oov_row: Final[int] = OOV_ROW
+    told_now: Final[bool]
 
     table: Tensor
     popularity: Tensor
@@ -201,6 +231,7 @@ class RetrievalModel(nn.Module):
         super().__init__()
         self.vocabulary = vocabulary
         self.reader = model.reader
+        self.told_now = model.told_now
         self.best = TopK(TOP_K)
         self.register_buffer("table", model.items().detach().clone())
         self.register_buffer("popularity", model.popularity.detach().clone())
@@ -218,7 +249,7 @@ class RetrievalModel(nn.Module):
 
     @torch.jit.export
     def scores(self, keys: Tensor, ages: Tensor, types: Tensor) -> Tensor:
-        """Scores (B, V − 2) of the whole catalogue, in the order of `vocabulary.keys`.
+        """Scores (B, V − 2) of the whole catalogue, in the order of `catalogue`.
 
         Takes what `forward` takes. Whoever measures ranks calls it; what is served does not.
         """
@@ -240,6 +271,8 @@ class RetrievalModel(nn.Module):
 
     def read(self, rows: Tensor, ages: Tensor, types: Tensor) -> Tensor:
         """User vectors (B, D) of encoded histories whose keys have become rows."""
+        if not self.told_now:
+            ages = ages - ages[:, -1:]
         return self.reader(
             nn.functional.embedding(rows, self.table),
             types,

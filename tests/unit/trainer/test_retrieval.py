@@ -10,16 +10,11 @@ import torch
 from ebbing.progress import Reporter
 from trainer.data.log import EventLog
 from trainer.data.simulate import Simulation
-from trainer.models.sequence import SequenceConfig, SequenceModel
-from trainer.retrieval import (
-    RetrievalConfig,
-    SampledSoftmax,
-    TrainingError,
-    item_rows,
-    train_retrieval,
-)
+from trainer.models.sequence import SequenceConfig
+from trainer.place import TrainingError
+from trainer.retrieval import RetrievalConfig, Surroundings, item_rows, train_retrieval
 
-CONFIG = RetrievalConfig(SequenceConfig(dim=16), epochs=3, warmup_steps=5)
+CONFIG = RetrievalConfig(model=SequenceConfig(dim=16), epochs=3, warmup_steps=5)
 
 
 def test_the_same_seed_gives_the_same_model(simulation: Simulation, reporter: Reporter) -> None:
@@ -37,16 +32,15 @@ def test_training_lowers_the_loss(simulation: Simulation, reporter: Reporter) ->
 
 def test_a_budget_ends_training(simulation: Simulation, reporter: Reporter) -> None:
     ticks = itertools.count()
-    config = RetrievalConfig(SequenceConfig(dim=16), batch_positions=256)
-    result = train_retrieval(
-        simulation.log, config, 3, reporter, budget_s=5.0, clock=lambda: float(next(ticks))
-    )
+    config = RetrievalConfig(model=SequenceConfig(dim=16), batch_positions=256)
+    around = Surroundings(clock=lambda: float(next(ticks)))
+    result = train_retrieval(simulation.log, config, 3, reporter, budget_s=5.0, around=around)
     assert result.stopped_by_budget
     assert result.curves
 
 
 def test_a_diverging_loss_stops_with_a_remedy(simulation: Simulation, reporter: Reporter) -> None:
-    config = RetrievalConfig(SequenceConfig(dim=16), learning_rate=float("inf"))
+    config = RetrievalConfig(model=SequenceConfig(dim=16), learning_rate=float("inf"))
     with pytest.raises(TrainingError, match="lower the recipe's learning rate"):
         train_retrieval(simulation.log, config, 3, reporter)
 
@@ -65,22 +59,3 @@ def test_rows_and_items_are_inverse(simulation: Simulation) -> None:
     assert item_of[:2].tolist() == [-1, -1]
     assert item_of[row_of].tolist() == list(range(len(simulation.log.item_ids)))
     assert vocabulary.size() == len(item_of)
-
-
-def test_sampled_softmax_estimates_the_full_one() -> None:
-    torch.manual_seed(0)
-    n = 300
-    model = SequenceModel([()] * n, SequenceConfig(dim=16))
-    with torch.no_grad():
-        model.items.own.weight.mul_(20.0)
-    counts = np.random.default_rng(0).integers(0, 50, n + 2)
-    user, target = torch.randn(64, 16), torch.randint(2, n + 2, (64,))
-    with torch.no_grad():
-        table = model.items()
-        full, sampled = (
-            SampledSoftmax(counts, RetrievalConfig(negatives=200, full_softmax_up_to=limit))
-            for limit in (n, 0)
-        )
-        estimates = [sampled(model, table, user, target).mean() for _ in range(200)]
-        exact = full(model, table, user, target).mean()
-    assert abs(torch.stack(estimates).mean() - exact) < 0.02 * exact

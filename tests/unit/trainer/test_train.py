@@ -10,6 +10,8 @@ from ebbing.history import LAYOUT_DIGEST
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import sha256_of
 from ebbing.progress import Reporter
+from tests.unit.trainer.conftest import TINY
+from trainer.checkpoints import code_version
 from trainer.data.load import DataConfig
 from trainer.data.log import LogError
 from trainer.evaluation.of_run import evaluate_run
@@ -31,6 +33,23 @@ def test_a_run_holds_all_that_is_published(trained: Path) -> None:
     for model in ("retrieval", "ranking"):
         assert f"({model}.png)" in report
         assert (trained / f"{model}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_says_how_it_was_trained(trained: Path) -> None:
+    declared = json.loads((trained / "run.json").read_text())
+    assert declared["training"]["source"] == code_version()
+    assert declared["training"]["events_per_second"] > 0
+    assert 1 <= declared["training"]["best"]["epoch"] <= 3
+    assert declared["peak_memory_bytes"] > 2**20
+    assert list((trained / "tensorboard").iterdir())
+
+
+def test_a_resumed_run_is_the_same_run(run: Path, data: Path, reporter: Reporter) -> None:
+    before = json.loads((run / "run.json").read_text())
+    (run / "run.json").unlink()
+    again = train_run(TrainingRun(data, run, TINY, resume=True), reporter)
+    for part in ("metrics", "samples"):
+        assert json.loads(json.dumps(again[part])) == before[part]
 
 
 def test_the_same_seed_gives_the_same_run(

@@ -38,7 +38,9 @@ def test_long_sequences_keep_the_newest_events() -> None:
 def test_batches_hold_every_user_once_within_the_size() -> None:
     lengths = [1, 9, 3, 0, 30, 2, 2, 8, 50, 1]
     seen: list[int] = []
-    for batch in make(lengths).batches(32, np.random.default_rng(0)):
+    sequences = make(lengths)
+    for users in sequences.plan(32, np.random.default_rng(0)):
+        batch = sequences.batch(users)
         assert batch.targets.size <= 32 or len(batch.users) == 1
         seen += batch.users.tolist()
     assert sorted(seen) == [u for u, n in enumerate(lengths) if n]
