@@ -66,7 +66,12 @@ class Logged(NamedTuple):
 
 def claim_of(event_id: str, owner: str) -> Claim:
     """What is claimed for an event."""
-    return event_id, blake2b(owner.encode(), digest_size=8).digest()
+    return event_id, _mark(owner)
+
+
+def _mark(owner: str) -> bytes:
+    """Tells whose event it is; 8 bytes."""
+    return blake2b(owner.encode(), digest_size=8).digest()
 
 
 def recall(keys: Keys, owner: str, tombstone: str) -> list[Command]:
@@ -115,8 +120,12 @@ class _User:
     user_id: str
     owner: str
     tombstone: str
+    mark: bytes
+    """What is claimed for the user's events; see ``claim_of``."""
     numbers: list[int] = field(default_factory=list)
     """Which of the interactions are the user's."""
+    holders: Sequence[bytes] = ()
+    """Whose their ids were; empty: nobody's."""
     version: bytes = b""
     state: bytes | None = None
     deletion: bytes = b""
@@ -126,7 +135,8 @@ class _User:
     """Whether the user's keys are about to be erased."""
     logged: dict[str, bytes] = field(default_factory=dict)
     """Digests of those of the events that are in the log, by id."""
-    accepted: list[Interaction] = field(default_factory=list)
+    accepted: list[tuple[Interaction, bytes]] = field(default_factory=list)
+    """Events that are to be written, and their digests."""
     unsure: set[str] = field(default_factory=set)
     """Ids of events that were sent without an answer: they may have been written."""
 
@@ -153,13 +163,14 @@ class Append:
         self._claims: set[Claim] = set()
         """Claims that nobody had before."""
         self._turn = 0
-        owners = {one.user_id: "" for one in interactions}
-        self._users = {
-            user_id: _User(user_id, records.owner_of(user_id), tombstone(user_id))
-            for user_id in owners
-        }
+        self._users: dict[str, _User] = {}
         for n, one in enumerate(interactions):
-            self._users[one.user_id].numbers.append(n)
+            user = self._users.get(user_id := one.user_id)
+            if user is None:
+                owner = records.owner_of(user_id)
+                user = _User(user_id, owner, tombstone(user_id), _mark(owner))
+                self._users[user_id] = user
+            user.numbers.append(n)
 
     def run(self) -> list[WriteOutcome]:
         """Write all of it, durably; what became of each.
@@ -190,16 +201,14 @@ class Append:
         failpoints.reach("append.committed")
         if not self._link.one_server:
             self._heat()
-        used = {
-            self._claim(one)
-            for one, outcome in zip(self._interactions, self._outcomes, strict=True)
-            if outcome in LOGGED
-        }
-        release(self._link, self._keys, self._claims - used)
+        if self._claims:
+            used = {
+                (one.event_id, self._users[one.user_id].mark)
+                for one, outcome in zip(self._interactions, self._outcomes, strict=True)
+                if outcome in LOGGED
+            }
+            release(self._link, self._keys, self._claims - used)
         return self._outcomes
-
-    def _claim(self, one: Interaction) -> Claim:
-        return claim_of(one.event_id, self._users[one.user_id].owner)
 
     def _read(self, users: Sequence[_User]) -> None:
         """Read what is known of users and whose the ids of their events are."""
@@ -208,10 +217,8 @@ class Append:
         if self._link.one_server:
             commands += self._reading(users)
             (now_s, now_us), *answers = self._link.read(commands, patient=True)
-            holders: dict[Claim, bytes] = {}
-            for user, (*found, elsewhere, owners) in zip(users, answers, strict=True):
-                self._take(user, found, elsewhere)
-                holders.update(zip(self._claims_of(user), owners, strict=True))
+            for user, found in zip(users, answers, strict=True):
+                self._take(user, found, *found[5:])
         else:
             claims = (claim for user in users for claim in self._claims_of(user))
             placed = _by_place(CLAIM, self._keys, dict.fromkeys(claims))
@@ -222,18 +229,19 @@ class Append:
             self._claims.update(claim for claim, holder in holders.items() if not holder)
             answers = answers[len(placed) :]
             for user, found, elsewhere in zip(users, answers[::2], answers[1::2], strict=True):
-                self._take(user, found, elsewhere or b"")
+                held = [holders[claim] for claim in self._claims_of(user)]
+                self._take(user, found, elsewhere or b"", held)
         self._turn = int(now_s) * 1_000_000 + int(now_us)
         self._taken = {
             n
             for user in users
-            for n, claim in zip(user.numbers, self._claims_of(user), strict=True)
-            if holders[claim] not in {b"", claim[1]}
+            for n, holder in zip(user.numbers, user.holders, strict=False)
+            if holder and holder != user.mark
         }
 
     def _claims_of(self, user: _User) -> list[Claim]:
         """What is claimed for a user's events."""
-        return [self._claim(self._interactions[n]) for n in user.numbers]
+        return [(self._interactions[n].event_id, user.mark) for n in user.numbers]
 
     def _reading(self, users: Sequence[_User]) -> list[Command]:
         commands = []
@@ -250,14 +258,25 @@ class Append:
                 commands.append(recall(self._keys, owner, user.tombstone)[1])
         return commands
 
-    def _take(self, user: _User, found: Sequence[Any], elsewhere: bytes) -> None:
-        """Take what was found of a user, and what is known elsewhere of the user's deletion."""
-        user.version, user.state, user.deletion, erasing, digests = found
+    def _take(
+        self,
+        user: _User,
+        found: Sequence[Any],
+        elsewhere: bytes = b"",
+        holders: Sequence[bytes] = (),
+    ) -> None:
+        """Take what was found of a user, in its partition and elsewhere."""
+        version, user.state, *unusual = found
+        user.version = version or b""
+        user.deletion, erasing, digests = unusual[:3] if unusual else (b"", 0, ())
         user.erasing = bool(erasing)
-        deletions = (user.deletion, elsewhere)
-        user.deleted_until = max(int(one.partition(b" ")[0] or -1) for one in deletions)
+        user.holders = holders
+        user.deleted_until = -1
+        for one in (user.deletion, elsewhere):
+            if one:
+                user.deleted_until = max(user.deleted_until, int(one.partition(b" ")[0]))
         ids = (self._interactions[n].event_id for n in user.numbers)
-        known = zip(ids, digests, strict=True)
+        known = zip(ids, digests, strict=False)
         user.logged = {event_id: digest for event_id, digest in known if digest}
 
     def _plan(self, users: Sequence[_User]) -> list[tuple[_User, Command | None]]:
@@ -289,30 +308,33 @@ class Append:
         user.accepted = []
         for n in user.numbers:
             one = self._interactions[n]
-            self._outcomes[n] = outcome = self._outcome(user, n, logged)
+            outcome, digest = self._outcome(user, n, logged)
+            self._outcomes[n] = outcome
             if outcome is WriteOutcome.ACCEPTED:
-                logged[one.event_id] = self._records.digest(user.owner, one)
-                user.accepted.append(one)
+                logged[one.event_id] = digest
+                user.accepted.append((one, digest))
             elif outcome is WriteOutcome.DUPLICATE and one.event_id in unsure:
                 # Sent before without an answer: it was this one.
                 self._outcomes[n] = WriteOutcome.ACCEPTED
                 unsure.remove(one.event_id)
         return bool(user.accepted)
 
-    def _outcome(self, user: _User, n: int, logged: Mapping[str, bytes]) -> WriteOutcome:
+    def _outcome(
+        self, user: _User, n: int, logged: Mapping[str, bytes]
+    ) -> tuple[WriteOutcome, bytes]:
+        """What becomes of an event, and its digest unless it is refused."""
         one = self._interactions[n]
         if one.time_us <= user.deleted_until:
-            return WriteOutcome.USER_DELETED
+            return WriteOutcome.USER_DELETED, b""
         if n in self._taken:
-            return WriteOutcome.ID_REUSED
-        known = logged.get(one.event_id)
+            return WriteOutcome.ID_REUSED, b""
+        known, digest = logged.get(one.event_id), self._records.digest(user.owner, one)
         if known is None:
-            return WriteOutcome.ACCEPTED
-        same = known == self._records.digest(user.owner, one)
-        return WriteOutcome.DUPLICATE if same else WriteOutcome.ID_REUSED
+            return WriteOutcome.ACCEPTED, digest
+        return (WriteOutcome.DUPLICATE if known == digest else WriteOutcome.ID_REUSED), digest
 
     def _appending(self, user: _User) -> Command:
-        owner, new = user.owner, user.accepted
+        owner, new = user.owner, [one for one, _ in user.accepted]
         state = self._records.advanced(
             user.user_id, owner, user.state, new, lambda: self._newest_with_items(owner)
         )
@@ -326,9 +348,9 @@ class Append:
             keys.append(self._keys.heat("items"))
             keys += (self._keys.of(one.event_id)("ids") for one in new)
         words: list[Word] = [owner, user.version, user.tombstone, user.deletion]
-        words += [state, turn, newest_day, claim_of("", owner)[1]]
-        for one in new:
-            head = _HEAD.pack(self._records.digest(owner, one), one.time_us)
+        words += [state, turn, newest_day, user.mark]
+        for one, digest in user.accepted:
+            head = _HEAD.pack(digest, one.time_us)
             heated = one.weight > 0 and one.item_key
             words += [one.event_id, one.time_us, int(one.weight > 0), head]
             words.append(self._records.event(owner, one))
@@ -369,7 +391,7 @@ class Append:
             if not written:
                 waiting.append(user)
                 if n in resent:
-                    user.unsure.update(one.event_id for one in user.accepted)
+                    user.unsure.update(one.event_id for one, _ in user.accepted)
         return waiting
 
     def _heat(self) -> None:

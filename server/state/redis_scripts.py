@@ -105,28 +105,30 @@ for i = 1, #ARGV, 2 do
 end
 """)
 
-# What is known of a user before events are appended: version, state, deletion, whether it is being
-# erased, digests of events; and where one server holds all keys, what another store knows of its
-# deletion, and whose the ids of the events are, or ''. Keys: user, deleted, erasing, events; and
-# there deleted, and of each event the ids it is claimed among. Arguments: owner, tombstone, and ids
-# of events.
+# What is known of a user before events are appended: version and state; and unless nothing of it
+# is there, as is usual, also deletion, whether it is being erased, digests of events, and where one
+# server holds all keys, what another store knows of its deletion, and whose the ids of the events
+# are, or ''. Keys: user, deleted, erasing, events; and there deleted, and of each event the ids it
+# is claimed among. Arguments: owner, tombstone, and ids of events.
 LOOK_UP = Script("""
 local kept = redis.call('HMGET', KEYS[1], 'version', 'state')
-local digests = {}
+local deletion = redis.call('HGET', KEYS[2], ARGV[2])
+local elsewhere = KEYS[5] and redis.call('HGET', KEYS[5], ARGV[2])
+local erasing = redis.call('HEXISTS', KEYS[3], ARGV[1])
+local digests, holders, usual = {}, {}, not deletion and not elsewhere and erasing == 0
 for i = 3, #ARGV do
-    local value = redis.call('HGET', KEYS[4], ARGV[i])
+    local holder = not KEYS[5] or redis.call('HGET', KEYS[i + 3], ARGV[i])
+    -- What is logged is claimed.
+    local value = holder and redis.call('HGET', KEYS[4], ARGV[i])
     digests[i - 2] = value and string.sub(value, 1, 16) or ''
+    if KEYS[5] then
+        holders[i - 2] = holder or ''
+        usual = usual and not holder
+    end
+    usual = usual and not value
 end
-local known = {
-    kept[1] or '', kept[2], redis.call('HGET', KEYS[2], ARGV[2]) or '',
-    redis.call('HEXISTS', KEYS[3], ARGV[1]), digests
-}
-if KEYS[5] then
-    local holders = {}
-    for i = 6, #KEYS do holders[i - 5] = redis.call('HGET', KEYS[i], ARGV[i - 3]) or '' end
-    known[6], known[7] = redis.call('HGET', KEYS[5], ARGV[2]) or '', holders
-end
-return known
+if usual then return kept end
+return {kept[1], kept[2], deletion or '', erasing, digests, elsewhere or '', holders}
 """)
 
 # Write events of a user and the state they lead to, unless anything has come between.
