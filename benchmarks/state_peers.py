@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import apsw
 import redis
 
-from server.state.records import Records
+from server.state.records import Grown, Records
 from server.state.redis import PARTITIONS, RedisStore
 from server.state.redis_append import Logged as LoggedValue
 from server.state.redis_append import claim_of
@@ -22,7 +22,7 @@ from server.state.redis_keys import Keys
 from server.state.sqlite import SqliteStore
 from server.state.sqlite_file import opened
 from server.state.store import DAY_US, Interaction, item_heat
-from server.state.user_state import Bounds, Logged
+from server.state.user_state import Bounds
 from server.state.vault import PlainVault
 from tests.harness.redis import RedisServer
 from tests.harness.triton import free_ports
@@ -96,19 +96,13 @@ class Recording(Records):
         self._made.events.append((owner, one, value))
         return value
 
-    def advanced(
-        self,
-        user_id: str,
-        owner: str,
-        sealed: bytes | None,
-        new: Sequence[Interaction],
-        log: Logged,
-    ) -> bytes:
-        """A user's state after more events."""
-        value = super().advanced(user_id, owner, sealed, new, log)
-        day = new[-1].time_us // DAY_US
-        self._made.states.append(State(owner, day, value, sealed is not None))
-        return value
+    def advanced(self, users: Sequence[Grown]) -> list[bytes]:
+        """The states of users after more events."""
+        values = super().advanced(users)
+        for one, value in zip(users, values, strict=True):
+            day = one.new[-1].time_us // DAY_US
+            self._made.states.append(State(one.owner, day, value, one.sealed is not None))
+        return values
 
     def taken(self) -> Made:
         """What was made since it was asked for last."""

@@ -89,9 +89,13 @@ def check_sqlite(library: str | None = None) -> Finding:
     if library is None:
         try:
             import apsw
+            import apsw.sqlite_extra
         except ModuleNotFoundError:
             return Finding("SQLite", Verdict.BAD, "apsw is missing", "pip install 'ebbing[server]'")
         library = apsw.sqlite_lib_version()
+        if not apsw.sqlite_extra.has("cksumvfs"):
+            missing = f"{library} without the extension that keeps checksums of pages"
+            return Finding("SQLite", Verdict.BAD, missing, "pip install --force-reinstall apsw")
     if tuple(map(int, library.split("."))) >= OLDEST_SQLITE:
         return Finding("SQLite", Verdict.GOOD, library)
     wanted = ".".join(map(str, OLDEST_SQLITE))

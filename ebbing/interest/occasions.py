@@ -23,6 +23,7 @@ __all__ = [
     "Ladder",
     "ladder",
     "merge",
+    "merged_maps",
     "occasion_maps",
     "single",
 ]
@@ -38,6 +39,7 @@ Ladder = tuple[int, ...]
 
 # Each slot holds exactly four of the finer level, so one division places a time on every level.
 _NESTED_BITS = 2
+_LEVEL_BITS = _NESTED_BITS * np.arange(LEVELS)
 _MASK = (1 << SLOTS) - 1
 _FINEST_IN_SLOT = np.array([[1 << _NESTED_BITS * level] for level in range(LEVELS)])
 
@@ -59,6 +61,29 @@ def merge(a: Ladder, a_last: float, b: Ladder, b_last: float) -> Ladder:
         newer >>= _NESTED_BITS
         older >>= _NESTED_BITS
     return tuple(merged)
+
+
+def merged_maps(
+    maps: NDArray[np.uint64], last: NDArray[np.float64], times: NDArray[np.float64]
+) -> NDArray[np.uint64]:
+    """Ladders with one event more each: ``merge`` with ``single`` of many.
+
+    Args:
+        maps: the ladders, (N, LEVELS).
+        last: their newest times, (N,) seconds since the epoch.
+        times: of the events, (N,) seconds since the epoch.
+    """
+    width = OCCASION_SLOTS_S[0]
+    newer, older = (
+        np.floor_divide(moments, width).astype(np.int64)[:, None] >> _LEVEL_BITS
+        for moments in (np.maximum(times, last), np.minimum(times, last))
+    )
+    shift = newer - older
+    first = np.uint64(1)
+    late = (times >= last)[:, None]
+    mine, other = np.where(late, first, maps), np.where(late, maps, first)
+    moved = other << np.minimum(shift, SLOTS - 1).astype(np.uint64)
+    return np.where(shift < SLOTS, mine | moved, mine)
 
 
 def ladder(times: Iterable[float]) -> Ladder:

@@ -218,6 +218,7 @@ def restore(backup: Path, state: Path, records: Records, aside: Path, told: Told
         found, erased = _required(partial, records, told)
         with closing(SqliteStore(partial, records)) as store:
             store.forget(erased)
+            store.restored()
         deleted = None
         if remembered and remembered[0] == found.store_id:
             deleted = _deleted_again(partial, records, remembered[1])

@@ -10,10 +10,10 @@ from server.errors import EbbingError, StoreUnavailable
 from server.state import user_state
 from server.state.alarms import Alarm, Transition
 from server.state.store import Interaction, RelationRecord, UserState
-from server.state.user_state import Bounds, Logged
+from server.state.user_state import Bounds, Growth, Logged
 from server.state.vault import Vault
 
-__all__ = ["AlarmRow", "Records"]
+__all__ = ["AlarmRow", "Grown", "Records"]
 
 _EVENT = struct.Struct("<dqHHI")
 """Weight, item key, event type, interests, bytes of their names."""
@@ -36,6 +36,18 @@ class AlarmRow(NamedTuple):
     """Sealed."""
     state: bytes
     """Sealed."""
+
+
+class Grown(NamedTuple):
+    """A user of whom there are new events."""
+
+    user_id: str
+    owner: str
+    sealed: bytes | None
+    """The state before; None for one without events."""
+    new: Sequence[Interaction]
+    logged: Logged = lambda: ()
+    """See ``user_state.Growth``."""
 
 
 class Records:
@@ -93,21 +105,28 @@ class Records:
             event_id, user_id, item_key, event_type, time_us, weight, interests, body
         )
 
-    def advanced(
-        self,
-        user_id: str,
-        owner: str,
-        sealed: bytes | None,
-        new: Sequence[Interaction],
-        log: Logged,
-    ) -> bytes:
-        """A user's state after more events; see ``user_state.advanced``."""
-        data = None if sealed is None else self.state_bytes(owner, sealed)[1]
+    def advanced(self, users: Sequence[Grown]) -> list[bytes]:
+        """The states of users after more events; see ``user_state.advanced_all``."""
+        growths = [
+            Growth(
+                None if one.sealed is None else self._state_of(one.owner, one.sealed),
+                one.new,
+                one.logged,
+            )
+            for one in users
+        ]
         try:
-            state = user_state.advanced(data, new, self._bounds, log)
+            states = user_state.advanced_all(growths, self._bounds)
         except struct.error as error:
             raise _of_another_version("state") from error
-        return self.sealed_state(user_id, owner, state)
+        return [
+            self.sealed_state(one.user_id, one.owner, state)
+            for one, state in zip(users, states, strict=True)
+        ]
+
+    def _state_of(self, owner: str, sealed: bytes) -> bytes:
+        data = self.vault.open(owner, STATE, sealed)
+        return data[_LENGTH.size + _LENGTH.unpack_from(data)[0] :]
 
     def sealed_state(self, user_id: str, owner: str, state: bytes) -> bytes:
         """A user's state as it is stored."""

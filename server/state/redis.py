@@ -13,7 +13,7 @@ from heapq import merge
 from server.errors import EbbingError, StoreUnavailable, UserErased
 from server.state import user_state
 from server.state.alarms import Alarms
-from server.state.records import Records
+from server.state.records import Grown, Records
 from server.state.redis_alarms import RedisAlarms
 from server.state.redis_append import Append, Logged
 from server.state.redis_forgetting import RedisForgetting
@@ -203,7 +203,7 @@ class RedisStore(RedisForgetting):
             events = list(self.events_of(user_id))
             if not events:
                 return False
-            state = self._records.advanced(user_id, owner, None, events, lambda: ())
+            (state,) = self._records.advanced([Grown(user_id, owner, None, events)])
             if sealed is not None and not self._differs(owner, sealed, state):
                 return False
             touched = any(one.weight for one in events)

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from itertools import count
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ import numpy as np
 from ebbing.history import HISTORY_LENGTH
 from server import failpoints
 from server.errors import EbbingError, StoreUnavailable
-from server.state.records import Records
+from server.state.records import Grown, Records
 from server.state.redis_keys import Keys
 from server.state.redis_link import Command, RedisLink, Word
 from server.state.redis_scripts import APPEND, CLAIM, HEAT, LOOK_UP, RELEASE, Script
@@ -293,12 +294,22 @@ class Append:
             if not user.erasing
             and any(self._interactions[n].time_us > user.deleted_until for n in user.numbers)
         )
-        planned: list[tuple[_User, Command | None]] = []
-        for user in users:
-            if user.erasing:
-                planned.append((user, None))
-            elif self._judge(user):
-                planned.append((user, self._appending(user)))
+        planned: list[tuple[_User, Command | None]] = [(one, None) for one in users if one.erasing]
+        writing = [user for user in users if not user.erasing and self._judge(user)]
+        states = self._records.advanced(
+            [
+                Grown(
+                    user.user_id,
+                    user.owner,
+                    user.state,
+                    [one for one, _ in user.accepted],
+                    partial(self._newest_with_items, user.owner),
+                )
+                for user in writing
+            ]
+        )
+        for user, state in zip(writing, states, strict=True):
+            planned.append((user, self._appending(user, state)))
         return planned
 
     def _judge(self, user: _User) -> bool:
@@ -333,11 +344,8 @@ class Append:
             return WriteOutcome.ACCEPTED, digest
         return (WriteOutcome.DUPLICATE if known == digest else WriteOutcome.ID_REUSED), digest
 
-    def _appending(self, user: _User) -> Command:
+    def _appending(self, user: _User, state: bytes) -> Command:
         owner, new = user.owner, [one for one, _ in user.accepted]
-        state = self._records.advanced(
-            user.user_id, owner, user.state, new, lambda: self._newest_with_items(owner)
-        )
         place = self._keys.of(owner)
         own = ("user", "events", "engagements", "asides")
         shared = ("line", "newest", "oldest", "owners", "log", "deleted")

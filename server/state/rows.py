@@ -7,7 +7,7 @@ sums without and with those of earlier periods.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from math import exp2
 
@@ -17,22 +17,36 @@ from numpy.typing import NDArray
 from ebbing.interest.bank import (
     BANK_SIZE,
     HALF_LIVES_S,
+    PERIOD_S,
     Row,
+    decay,
     event_row,
     events_row,
     merge_rows,
     period_start,
     trace_rows,
 )
-from ebbing.interest.occasions import LEVELS, merge, single
+from ebbing.interest.occasions import LEVELS, merge, merged_maps, single
 
-__all__ = ["LENGTHS", "MAX_LISTED", "Event", "counted", "read_rows"]
+__all__ = [
+    "FEW",
+    "LENGTHS",
+    "MAX_LISTED",
+    "Event",
+    "counted",
+    "counted_one_each",
+    "is_summed",
+    "read_rows",
+    "require_weight",
+]
 
 Event = tuple[float, float]
 """Time in seconds since the epoch, weight."""
 
 MAX_LISTED = 12
 """Events of a row that is kept as its events."""
+FEW = 24
+"""Rows that are counted one by one."""
 _SUMS, _SUMS_AND_CLOSED = 0, 255
 
 _EVENT = struct.Struct("<2d")
@@ -54,6 +68,11 @@ LENGTHS = bytes(_NUMBERS.clip(max=255).astype(np.uint8))
 """Numbers of 8 bytes in a row by its kind; other kinds than there are have any."""
 
 
+def is_summed(kind: int) -> bool:
+    """Whether a row of a kind holds sums."""
+    return kind in (_SUMS, _SUMS_AND_CLOSED)
+
+
 def counted(kind: int, row: bytes, events: Sequence[Event]) -> tuple[int, bytes]:
     """Kind and bytes of a row after more events.
 
@@ -65,15 +84,11 @@ def counted(kind: int, row: bytes, events: Sequence[Event]) -> tuple[int, bytes]
     Raises:
         ValueError: a weight is not a finite number above 0.
     """
-    for _, weight in events:
-        if not 0.0 < weight < float("inf"):
-            raise ValueError(f"weight {weight} is not a finite number above 0")
-    alone = len(events) == 1
-    if row and kind in (_SUMS, _SUMS_AND_CLOSED):
-        if alone:
-            return _with_event(row, *events[0])
+    for event in events:
+        require_weight(event)
+    if row and is_summed(kind):
         return _packed(merge_rows(_summed(kind, row), _row_of(events)))
-    if row and alone and kind < MAX_LISTED:
+    if row and len(events) == 1 and kind < MAX_LISTED:
         (event,) = events
         if event >= _EVENT.unpack_from(row, len(row) - _EVENT.size):
             return kind + 1, row + _EVENT.pack(*event)
@@ -82,6 +97,27 @@ def counted(kind: int, row: bytes, events: Sequence[Event]) -> tuple[int, bytes]
         return _packed(_row_of(known))
     known.sort()
     return len(known), _LISTED[len(known)].pack(*chain.from_iterable(known))
+
+
+def require_weight(event: Event) -> None:
+    """Raise for an event that cannot be counted.
+
+    Raises:
+        ValueError: its weight is not a finite number above 0.
+    """
+    if not 0.0 < event[1] < float("inf"):
+        raise ValueError(f"weight {event[1]} is not a finite number above 0")
+
+
+def counted_one_each(rows: Sequence[bytes], events: Sequence[Event]) -> Iterable[tuple[int, bytes]]:
+    """Kinds and bytes of rows that hold sums, each after one event more.
+
+    Most events come to a row alone, so of a group of events most are counted here: all at once,
+    unless they are too few for arrays to be worth it.
+    """
+    if len(rows) < FEW:
+        return (_with_event(row, *event) for row, event in zip(rows, events, strict=True))
+    return _with_events(rows, events)
 
 
 def read_rows(
@@ -136,11 +172,7 @@ def _packed(row: Row) -> tuple[int, bytes]:
 
 
 def _with_event(data: bytes, time: float, weight: float) -> tuple[int, bytes]:
-    """A row kept as sums with one event more.
-
-    It is ``merge_rows`` without arrays, which ten numbers are too few for: most events come alone,
-    and this takes a third of the time.
-    """
+    """A row kept as sums with one event more: ``merge_rows`` without arrays."""
     count, first, last, *numbers = _OPEN_ROW.unpack_from(data)
     opened, ladder = numbers[:BANK_SIZE], tuple(numbers[BANK_SIZE:])
     closed = data[_OPEN_ROW.size :]
@@ -166,6 +198,46 @@ def _with_event(data: bytes, time: float, weight: float) -> tuple[int, bytes]:
     occasions = merge(ladder, last, _SINGLE, time)
     opened_row = _OPEN_ROW.pack(count + 1.0, min(first, time), newer, *opened, *occasions)
     return (_SUMS_AND_CLOSED if closed else _SUMS), opened_row + closed
+
+
+def _with_events(rows: Sequence[bytes], events: Sequence[Event]) -> Iterator[tuple[int, bytes]]:
+    """The same of many rows."""
+    numbers = len(_NONE_CLOSED) + _OPEN_ROW.size // 8
+    joined = b"".join(row.ljust(8 * numbers, b"\0") for row in rows)
+    table = np.frombuffer(bytearray(joined), "<f8").reshape(-1, numbers)
+    last, opened, closed = table[:, 2], table[:, 3:_OCCASIONS], table[:, -BANK_SIZE:]
+    maps = table[:, _OCCASIONS:-BANK_SIZE].view(np.uint64)
+    time, weight = np.array(events).T
+    late = time >= last
+    newer, older = np.maximum(time, last), np.minimum(time, last)
+    starts = np.floor(newer / PERIOD_S) * PERIOD_S
+    within = older >= starts
+    faded = decay(np.where(within, newer, starts) - older)
+    amounts = weight[:, None]
+
+    at = late & ~within
+    periods = np.floor(last[at] / PERIOD_S) * PERIOD_S
+    closed[at] = closed[at] * decay(starts[at] - periods) + opened[at] * faded[at]
+    opened[at] = amounts[at]
+    at = late & within
+    opened[at] = opened[at] * faded[at] + amounts[at]
+    at = ~late & within
+    opened[at] += amounts[at] * faded[at]
+    at = ~late & ~within
+    closed[at] += amounts[at] * faded[at]
+
+    table[:, 0] += 1.0
+    np.minimum(table[:, 1], time, out=table[:, 1])
+    maps[:] = merged_maps(maps, last, time)
+    table[:, 2] = newer
+    data, size = table.tobytes(), 8 * numbers
+    for start, any_closed in zip(
+        range(0, len(data), size), closed.any(axis=1).tolist(), strict=True
+    ):
+        if any_closed:
+            yield _SUMS_AND_CLOSED, data[start : start + size]
+        else:
+            yield _SUMS, data[start : start + _OPEN_ROW.size]
 
 
 def _fading(elapsed: float) -> list[float]:

@@ -58,9 +58,9 @@ CREATE INDEX idle_users ON users (idle_day);
 CREATE INDEX due_users ON users (due_time) WHERE due_time IS NOT NULL;
 CREATE INDEX touched_users ON users (turn) WHERE turn IS NOT NULL;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE INDEX facts_again ON facts (value) WHERE name IN ('store_id', 'vault');
+CREATE INDEX facts_again ON facts (value) WHERE name IN ('store_id', 'vault', 'restored');
 INSERT INTO facts VALUES
-    ('store_id', lower(hex(randomblob(16)))), ('vault', ''), ('catalogue', 1),
+    ('store_id', lower(hex(randomblob(16)))), ('vault', ''), ('restored', ''), ('catalogue', 1),
     ('users', 0), ('events', 0);
 """
 
@@ -175,14 +175,26 @@ class SqliteStore(SqliteWriting):
         return self._user(*rows[0]) if rows else None
 
     def log(self, after: str, limit: int) -> tuple[list[Interaction], str]:
-        """A page of all events, in the order they were written, and where it ended."""
+        """A page of all events, in the order they were written, and where it ended.
+
+        Raises:
+            StoreUnavailable: ``after`` is of before a backup was restored, which gives numbers
+                again that events had which it lost.
+        """
+        number, _, of = after.partition("@")
+        restored = self._fact("restored")
+        if after and of != restored:
+            raise StoreUnavailable(
+                "a backup of the state was restored since its log was read up to here: export into"
+                " a new folder, or move it into a new state"
+            )
         rows = self._file.rows(
             "SELECT owner, event_id, event_time, value, number FROM events WHERE number > ?"
             " ORDER BY number LIMIT ?",
-            (int(after or 0), limit),
+            (int(number or 0), limit),
         )
         page = [self._records.interaction(*row[:4]) for row in rows]
-        return page, str(rows[-1][4]) if rows else after
+        return page, f"{rows[-1][4]}@{restored}" if rows else after
 
     def users(self, after: str, limit: int) -> tuple[list[UserRecord], str]:
         """A page of all users, by their names in storage, and where it ended."""

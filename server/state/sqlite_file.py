@@ -36,8 +36,8 @@ PAGES_AT_ONCE = 256
 """That are copied or looked at."""
 CHECKSUM_BYTES = 8
 """At the end of each page."""
-CHECKING = "cksmvfs"
-"""SQLite's name for the way to files that keeps checksums."""
+EXTENSION, CHECKING = "cksumvfs", "cksmvfs"
+"""SQLite's names for the extension that keeps checksums, and for its way to files."""
 UNUSED_PAGE_AT = 2**30
 """Where the page lies that SQLite keeps its locks in, bytes; it is never written."""
 
@@ -301,10 +301,20 @@ def _verifies(db: apsw.Connection) -> bool:
 
 @cache
 def _load_checking() -> None:
-    """Make SQLite keep checksums where it is asked to, and nowhere else."""
+    """Make SQLite keep checksums where it is asked to, and nowhere else.
+
+    Raises:
+        StoreUnavailable: it cannot.
+    """
     usual = apsw.vfs_names()[0]
-    with closing(apsw.Connection(":memory:")) as db:
-        apsw.sqlite_extra.load(db, CHECKING.replace("cksm", "cksum"))
+    try:
+        with closing(apsw.Connection(":memory:")) as db:
+            apsw.sqlite_extra.load(db, EXTENSION)
+    except (LookupError, apsw.sqlite_extra.NotAvailable, apsw.Error) as error:
+        raise StoreUnavailable(
+            "the installed apsw comes without SQLite's extension that keeps checksums of pages"
+            f" ({EXTENSION}): run 'pip install --force-reinstall apsw'"
+        ) from error
     apsw.set_default_vfs(usual)
 
 

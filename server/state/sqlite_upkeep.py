@@ -38,6 +38,11 @@ class SqliteUpkeep(SqliteCatalogue):
         """Copy it as it is now, while others go on writing; ``told`` of pages, and of how many."""
         self._file.copy_to(path, told)
 
+    def restored(self) -> None:
+        """Tell whoever has read some of the log that it goes on as another one."""
+        with self._file.transaction() as db:
+            db.execute("UPDATE facts SET value = lower(hex(randomblob(8))) WHERE name = 'restored'")
+
     def logged_users(self, after: str, limit: int) -> tuple[list[str], str]:
         """A page of the ids of all users with events in the log, and where it ended."""
         rows = self._file.rows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import apsw
@@ -13,6 +14,7 @@ from ebbing.history import HISTORY_LENGTH
 from server import failpoints
 from server.errors import StoreUnavailable, UserErased
 from server.state import user_state
+from server.state.records import Grown
 from server.state.sqlite_forgetting import SqliteForgetting, counted
 from server.state.store import DAY_US, Interaction, UserRecord, WriteOutcome, item_heat
 
@@ -141,9 +143,9 @@ class SqliteWriting(SqliteForgetting):
         added, updated, moved = [], [], []
         # The number of the newest event only grows: whoever was touched first comes first.
         last = _last_number(db)
-        for user_id, events in new.items():
+        states = self._advanced(db, users, new)
+        for (user_id, events), state in zip(new.items(), states, strict=True):
             owner, _, kept = users[user_id]
-            state = self._advanced(db, user_id, owner, kept and kept.state, events)
             newest_day = max(one.time_us for one in events) // DAY_US
             turn = last if any(one.weight for one in events) else None
             if kept is None:
@@ -161,17 +163,26 @@ class SqliteWriting(SqliteForgetting):
     def _advanced(
         self,
         db: apsw.Connection,
-        user_id: str,
-        owner: str,
-        state: bytes | None,
-        events: Sequence[Interaction],
-    ) -> bytes:
-        """The state of a user after more events."""
-        advanced = self._records.advanced
+        users: Mapping[str, _User],
+        new: Mapping[str, Sequence[Interaction]],
+    ) -> list[bytes]:
+        """The states of users after more events."""
+        grown = []
+        for user_id, events in new.items():
+            owner, _, kept = users[user_id]
+            logged = partial(self._logged, db, owner)
+            grown.append(Grown(user_id, owner, kept and kept.state, events, logged))
         try:
-            return advanced(user_id, owner, state, events, lambda: self._logged(db, owner))
+            return self._records.advanced(grown)
+        except UserErased:
+            return [self._advanced_anew(one) for one in grown]
+
+    def _advanced_anew(self, one: Grown) -> bytes:
+        """The state of a user after more events, without what nobody can read any more."""
+        try:
+            return self._records.advanced([one])[0]
         except UserErased:  # what a deletion that was cut off has left
-            return advanced(user_id, owner, None, events, lambda: ())
+            return self._records.advanced([Grown(one.user_id, one.owner, None, one.new)])[0]
 
     def _logged(self, db: apsw.Connection, owner: str) -> list[Interaction]:
         """A user's newest engagements with items, within a transaction."""
@@ -239,7 +250,7 @@ class SqliteWriting(SqliteForgetting):
     ) -> bool:
         user = self._users(db, {user_id: owner})[user_id]
         kept = user.kept
-        state = self._records.advanced(user_id, owner, None, events, lambda: ())
+        (state,) = self._records.advanced([Grown(user_id, owner, None, events)])
         new = self._records.state_bytes(owner, state)[1]
         told = db.execute("SELECT told, due_time FROM users WHERE owner = ?", (owner,))
         alarm = told.fetchone() or (b"", None)

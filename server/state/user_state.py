@@ -19,10 +19,27 @@ from numpy.typing import NDArray
 from ebbing.history import HISTORY_LENGTH
 from ebbing.interest.profile import weakest_first
 from ebbing.interest.trace import TOTAL, TraceTable
-from server.state.rows import LENGTHS, Event, counted, read_rows
+from server.state.rows import (
+    LENGTHS,
+    Event,
+    counted,
+    counted_one_each,
+    is_summed,
+    read_rows,
+    require_weight,
+)
 from server.state.store import History, Interaction, UserState
 
-__all__ = ["Bounds", "Logged", "advanced", "decode", "decode_all", "same"]
+__all__ = [
+    "Bounds",
+    "Growth",
+    "Logged",
+    "advanced",
+    "advanced_all",
+    "decode",
+    "decode_all",
+    "same",
+]
 
 VERSION = 4
 ALARM_BYTES = 192
@@ -47,37 +64,61 @@ class Bounds:
     """Bytes of state, of what is told of it and of its alarm."""
 
 
+class Growth(NamedTuple):
+    """A state, and what is to be counted in it."""
+
+    data: bytes | None
+    """The state before; None for a user without events."""
+    interactions: Sequence[Interaction]
+    """New ones, in any order, none of them counted in ``data``."""
+    logged: Logged
+    """Is asked only where times do not tell the order of the history."""
+
+
 def advanced(
     data: bytes | None, interactions: Sequence[Interaction], bounds: Bounds, logged: Logged
 ) -> bytes:
-    """The state after more interactions of its user, in any order.
-
-    Args:
-        data: the state before; None for a user without events.
-        interactions: new ones, none of them counted in ``data``.
-        bounds: how much is kept.
-        logged: is asked only where times do not tell the order of the history.
+    """The state after more interactions of its user; see ``Growth``.
 
     Raises:
         ValueError: ``data`` is no state.
     """
-    draft = _Draft.of(data)
-    changed: dict[str, list[Event]] = {}
-    entries = []
-    for one in interactions:
-        if not one.weight:
-            continue
-        time = one.time_s
-        changed.setdefault(TOTAL, []).append((time, one.weight))
-        for name, share in one.interests:
-            changed.setdefault(name, []).append((time, one.weight * share))
-        if one.item_key:
-            entries.append(one)
-    for name, events in changed.items():
-        draft.add(name, events)
-    if entries:
-        draft.remember(entries, logged)
-    return _within(bounds, draft.encode())
+    return advanced_all([Growth(data, interactions, logged)], bounds)[0]
+
+
+def advanced_all(growths: Sequence[Growth], bounds: Bounds) -> list[bytes]:
+    """States after more interactions, which costs less together than one by one.
+
+    Args:
+        growths: of different users.
+        bounds: how much is kept of each.
+
+    Raises:
+        ValueError: one of them is no state, or an interaction cannot be counted.
+    """
+    drafts = [_Draft.of(one.data) for one in growths]
+    waiting: list[_Waiting] = []
+    for draft, (_, interactions, logged) in zip(drafts, growths, strict=True):
+        changed: dict[str, list[Event]] = {}
+        entries = []
+        for one in interactions:
+            weight = one.weight
+            if not weight:
+                continue
+            time = one.time_us / 1e6
+            changed.setdefault(TOTAL, []).append((time, weight))
+            for name, share in one.interests:
+                changed.setdefault(name, []).append((time, weight * share))
+            if one.item_key:
+                entries.append(one)
+        for name, events in changed.items():
+            draft.add(name, events, waiting)
+        if entries:
+            draft.remember(entries, logged)
+    found = counted_one_each([one.row for one in waiting], [one.event for one in waiting])
+    for (draft, i, start, *_), (kind, row) in zip(waiting, found, strict=True):
+        draft.replace(i, start, kind, row)
+    return [_within(bounds, draft.encode()) for draft in drafts]
 
 
 def decode(data: bytes) -> UserState:
@@ -222,8 +263,13 @@ class _Draft:
         start = self.start + 8 * sum(self.lengths[:i])
         return start, start + 8 * self.lengths[i]
 
-    def add(self, name: str, events: list[Event]) -> None:
-        """Count events, each (time, weight), for a row; for none twice."""
+    def replace(self, i: int, start: int, kind: int, row: bytes) -> None:
+        """Make a row, which begins at ``start``, another."""
+        self.kinds[i] = kind
+        self.changed.append((start, start + 8 * self.lengths[i], row))
+
+    def add(self, name: str, events: list[Event], waiting: list[_Waiting]) -> None:
+        """Count events for a row, for none twice; or have them wait to be counted with others."""
         key = name.encode() + b"\0"
         if name:
             # Counting the ends of names before it tells its row, and takes no list of them.
@@ -234,8 +280,12 @@ class _Draft:
         try:
             if i < len(self.kinds):
                 start, end = self.place(i)
-                self.kinds[i], row = counted(self.kinds[i], self.data[start:end], events)
-                self.changed.append((start, end, row))
+                kind, row = self.kinds[i], self.data[start:end]
+                if len(events) == 1 and is_summed(kind):
+                    require_weight(events[0])
+                    waiting.append(_Waiting(self, i, start, row, events[0]))
+                else:
+                    self.replace(i, start, *counted(kind, row, events))
             else:
                 kind, row = counted(1, b"", events)
                 self.names += key
@@ -262,6 +312,16 @@ class _Draft:
             every = {one.event_id: one for one in (*logged(), *new)}
             merged = [_as_entry(one) for one in sorted(every.values(), key=_order)]
         self.history = b"".join(_ENTRY.pack(*entry) for entry in merged[-HISTORY_LENGTH:])
+
+
+class _Waiting(NamedTuple):
+    """An event that is to be counted in a row that holds sums."""
+
+    draft: _Draft
+    i: int
+    start: int
+    row: bytes
+    event: Event
 
 
 def _within(bounds: Bounds, data: bytes) -> bytes:

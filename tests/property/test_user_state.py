@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebbing.history import HISTORY_LENGTH
+from ebbing.interest.bank import BANK_SIZE
+from ebbing.interest.occasions import LEVELS
 from ebbing.interest.trace import TraceTable
+from server.state.rows import FEW, MAX_LISTED, counted, counted_one_each
 from server.state.store import Interaction
 from server.state.user_state import Bounds, advanced, decode, same
 
@@ -86,3 +89,25 @@ def test_state_is_within_its_bounds(log: list[Interaction], most: int, interests
         names = decode(data).traces.names
         assert len(names) <= interests
         assert len(data) <= bounds.max_bytes or len(names) <= 1
+
+
+@given(st.data())
+def test_rows_counted_together_are_those_counted_one_by_one(data: st.DataObject) -> None:
+    times, weights = st.floats(0, 4e9), st.floats(1e-3, 1e3)
+    events = st.tuples(times, weights)
+    many = [
+        counted(1, b"", data.draw(st.lists(events, min_size=MAX_LISTED + 1, max_size=20)))[1]
+        for _ in range(data.draw(st.integers(1, 4)))
+    ]
+    more = [data.draw(events) for _ in many]
+    copies = -(-FEW // len(many))
+    alone = list(counted_one_each(many, more))
+    together = list(counted_one_each(many * copies, more * copies))
+    assert [kind for kind, _ in together] == [kind for kind, _ in alone] * copies
+    for (_, one), (_, other) in zip(together, alone * copies, strict=True):
+        a, b = np.frombuffer(one, "<f8"), np.frombuffer(other, "<f8")
+        maps = slice(3 + BANK_SIZE, 3 + BANK_SIZE + LEVELS)
+        assert a[maps].tobytes() == b[maps].tobytes()
+        np.testing.assert_array_equal(a[:3], b[:3])
+        sums = np.r_[3 : maps.start, maps.stop : len(a)]
+        np.testing.assert_allclose(a[sums], b[sums], rtol=1e-12, atol=1e-300)

@@ -768,6 +768,27 @@ class StoreSuite:
         # Nobody asked for it: whoever comes back is welcome, with old events too.
         assert store.append([deed("1", user_id="after-1", days=1)]) == [ACCEPTED]
 
+    def test_whoever_was_here_of_late_stays_however_long_known(self, store: Store) -> None:
+        log = [
+            deed(f"{n}-{day}", user_id=f"user-{n}", days=day) for n in range(9) for day in (0, n)
+        ]
+        log += [deed("again", user_id="user-8", days=400)]
+        for one in log:
+            store.append([one])
+        assert store.prune_users(START_US + 3 * DAY_US, 2) == 2
+        assert store.prune_users(START_US + 3 * DAY_US, 2) == 1
+        assert store.prune_users(START_US + 3 * DAY_US, 2) == 0
+        assert store.prune_users(START_US + 399 * DAY_US, 99) == 5
+        assert [one.user_id for one in store.users("", 100)[0]] == ["user-8"]
+
+    def test_the_newest_engagements_are_told_to_the_last_of_one_moment(self, store: Store) -> None:
+        log = [deed(f"e{n}", item_id=f"i{n}", days=min(n, 3)) for n in range(9)]
+        store.append(log)
+        for newest in range(11):
+            told = list(store.interactions("ann", log[-1].time_us, newest))
+            assert told == log[len(log) - min(newest, 9) :]
+        assert list(store.interactions("ann", log[2].time_us, 2)) == log[1:3]
+
     def test_deletions_are_forgotten_in_the_end(self, store: Store) -> None:
         for n in range(3):
             store.delete_user(f"user-{n}", f"receipt-{n}", START_US + n)

@@ -3,6 +3,7 @@
 import itertools
 import socket
 
+import apsw.sqlite_extra
 import pytest
 
 from server.doctor import (
@@ -57,6 +58,13 @@ def test_sqlite_must_be_recent(library, good):
 
 def test_this_sqlite_is_recent():
     assert check_sqlite().verdict is Verdict.GOOD
+
+
+def test_an_sqlite_without_checksums_of_pages_is_bad(monkeypatch):
+    monkeypatch.setattr(apsw.sqlite_extra, "has", lambda name: None)
+    finding = check_sqlite()
+    assert_bad(finding, "pip install --force-reinstall apsw")
+    assert "checksums" in finding.found
 
 
 def test_a_clock_in_the_past_is_bad():

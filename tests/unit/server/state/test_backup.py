@@ -366,3 +366,23 @@ def test_going_on_without_the_end_of_a_log(path: Path, tmp_path: Path) -> None:
     with closing(SqliteStore(path, records())) as store:
         assert 0 < store.size().events < 10
         assert store.check().whole
+
+
+def test_what_was_read_of_the_log_before_a_restore_does_not_go_on(
+    path: Path, out: Path, tmp_path: Path
+) -> None:
+    """Events that come after it have the numbers of others, which would be skipped."""
+    filled(path, 30)
+    with closing(SqliteStore(path, records())) as store:
+        back_up(store, out, records(), False, quiet)
+        store.append([deed("lost")])
+        page, cursor = store.log("", 100)
+        assert len(page) == 31
+    restore(out, path, records(), tmp_path / "aside.db", quiet)
+    with closing(SqliteStore(path, records())) as store:
+        store.append([deed("new")])
+        with pytest.raises(StoreUnavailable, match="export into a new folder"):
+            store.log(cursor, 100)
+        page, cursor = store.log("", 100)
+        assert page[-1].event_id == "new"
+        assert store.log(cursor, 100) == ([], cursor)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import apsw.sqlite_extra
 import pytest
 
 from ebbing.interest.trace import TraceTable
@@ -164,6 +165,17 @@ def test_a_state_of_another_version(path: Path) -> None:
     with pytest.raises(StoreUnavailable) as error:
         SqliteStore(path, records())
     refused(error, path, "version 99")
+
+
+def test_an_sqlite_that_cannot_keep_checksums(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(db: apsw.Connection, name: str) -> None:
+        raise apsw.sqlite_extra.NotAvailable(f"{name} is not included")
+
+    monkeypatch.setattr(apsw.sqlite_extra, "load", load)
+    sqlite_file._load_checking.cache_clear()
+    with pytest.raises(StoreUnavailable, match=r"cksumvfs\): run 'pip install --force-reinstall"):
+        SqliteStore(path, records())
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("where", ["missing folder", "folder"])
