@@ -17,7 +17,7 @@ import redis
 from server.state.records import Grown, Records
 from server.state.redis import PARTITIONS, RedisStore
 from server.state.redis_append import Logged as LoggedValue
-from server.state.redis_append import claim_of
+from server.state.redis_claims import claim_of
 from server.state.redis_keys import Keys
 from server.state.sqlite import SqliteStore
 from server.state.sqlite_file import opened

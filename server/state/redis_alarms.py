@@ -18,9 +18,17 @@ from server import failpoints
 from server.errors import UserErased
 from server.state.alarms import Alarm, Settlement, Span, Transition
 from server.state.records import AlarmRow, Records
+from server.state.redis_alarm_scripts import (
+    FORGET,
+    SETTLE,
+    SWEEP,
+    TAKE,
+    TAKE_OVER,
+    TOUCH,
+    WAITING,
+)
 from server.state.redis_keys import Keys
 from server.state.redis_link import Command, RedisLink, Word
-from server.state.redis_scripts import FORGET, SETTLE, SWEEP, TAKE, TAKE_OVER, TOUCH, WAITING
 
 __all__ = ["RedisAlarms"]
 

@@ -2,22 +2,18 @@
 
 All states are read, advanced here, and written each by one script, if nothing has come between.
 
-An id is one among all users, but users lie in many places. So ids are claimed, each where it
-belongs. In a Cluster that is done before anything is written, and a claim without its event, left
-by a crash, waits for the event to be sent again; one server claims them in the step that writes,
-and syncs all of it to its disk at once.
+In a Cluster ids are claimed (``redis_claims``) before anything is written; one server claims them
+in the step that writes, and syncs all of it to its disk at once.
 """
 
 from __future__ import annotations
 
 import struct
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import blake2b
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -27,12 +23,13 @@ from ebbing.history import HISTORY_LENGTH
 from server import failpoints
 from server.errors import EbbingError, StoreUnavailable
 from server.state.records import Grown, Records
+from server.state.redis_claims import Claim, by_place, holders_of, mark_of, release
 from server.state.redis_keys import Keys
 from server.state.redis_link import Command, RedisLink, Word
-from server.state.redis_scripts import APPEND, CLAIM, HEAT, LOOK_UP, RELEASE, Script
+from server.state.redis_scripts import APPEND, CLAIM, HEAT, LOOK_UP
 from server.state.store import DAY_US, Interaction, WriteOutcome, item_heat
 
-__all__ = ["DAY_US", "Append", "Logged", "claim_of", "forget_erasing", "recall", "release"]
+__all__ = ["Append", "Logged", "forget_erasing", "recall"]
 
 ABANDONED_S = 5.0
 """How long another gateway may take to erase a user's keys before it counts as lost."""
@@ -44,11 +41,6 @@ _HEAD = struct.Struct("<16sq")
 """Digest and time of a stored event."""
 _LENGTH = 1
 """Bytes that tell how long its place in the log is."""
-
-Claim = tuple[str, bytes]
-"""The id of an event, and who its owner is."""
-_Placed = list[tuple[list[Claim], Command]]
-"""Claims that belong together, and the command about them."""
 
 
 class Logged(NamedTuple):
@@ -65,16 +57,6 @@ class Logged(NamedTuple):
         return cls(digest, time_us, value[_HEAD.size + _LENGTH + value[_HEAD.size] :])
 
 
-def claim_of(event_id: str, owner: str) -> Claim:
-    """What is claimed for an event."""
-    return event_id, _mark(owner)
-
-
-def _mark(owner: str) -> bytes:
-    """Tells whose event it is; 8 bytes."""
-    return blake2b(owner.encode(), digest_size=8).digest()
-
-
 def recall(keys: Keys, owner: str, tombstone: str) -> list[Command]:
     """What asks for the deletion of a user: where the user was, and where another store's are."""
     places = (keys.of(owner), keys.of(tombstone))
@@ -87,33 +69,6 @@ def forget_erasing(keys: Keys, owner: str) -> Command:
     return Command(place.slot, ("HDEL", place("erasing"), owner))
 
 
-def release(link: RedisLink, keys: Keys, claims: Iterable[Claim]) -> None:
-    """Give claims back."""
-    commands = [command for _, command in _by_place(RELEASE, keys, claims)]
-    link.write(commands, replicate=False)
-
-
-def _by_place(script: Script, keys: Keys, claims: Iterable[Claim]) -> _Placed:
-    by_number: dict[int, list[Claim]] = defaultdict(list)
-    for claim in claims:
-        by_number[keys.number(claim[0])].append(claim)
-    placed = []
-    for n, some in by_number.items():
-        place = keys.partitions[n]
-        words = (word for claim in some for word in claim)
-        placed.append((some, Command.of(script, place.slot, [place("ids")], *words)))
-    return placed
-
-
-def _holders(placed: _Placed, answers: Sequence[Any]) -> dict[Claim, bytes]:
-    """Who had claimed ids, by the answers to ``CLAIM``; empty: nobody."""
-    return {
-        claim: holder
-        for (some, _), found in zip(placed, answers, strict=False)
-        for claim, holder in zip(some, found, strict=True)
-    }
-
-
 @dataclass
 class _User:
     """A user whose events are appended."""
@@ -122,7 +77,7 @@ class _User:
     owner: str
     tombstone: str
     mark: bytes
-    """What is claimed for the user's events; see ``claim_of``."""
+    """What is claimed for the user's events; see ``redis_claims``."""
     numbers: list[int] = field(default_factory=list)
     """Which of the interactions are the user's."""
     holders: Sequence[bytes] = ()
@@ -169,7 +124,7 @@ class Append:
             user = self._users.get(user_id := one.user_id)
             if user is None:
                 owner = records.owner_of(user_id)
-                user = _User(user_id, owner, tombstone(user_id), _mark(owner))
+                user = _User(user_id, owner, tombstone(user_id), mark_of(owner))
                 self._users[user_id] = user
             user.numbers.append(n)
 
@@ -222,11 +177,11 @@ class Append:
                 self._take(user, found, *found[5:])
         else:
             claims = (claim for user in users for claim in self._claims_of(user))
-            placed = _by_place(CLAIM, self._keys, dict.fromkeys(claims))
+            placed = by_place(CLAIM, self._keys, dict.fromkeys(claims))
             commands += (command for _, command in placed)
             commands += self._reading(users)
             (now_s, now_us), *answers = self._link.write(commands, replicate=False)
-            holders = _holders(placed, answers)
+            holders = holders_of(placed, answers)
             self._claims.update(claim for claim, holder in holders.items() if not holder)
             answers = answers[len(placed) :]
             for user, found, elsewhere in zip(users, answers[::2], answers[1::2], strict=True):

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import redis.exceptions as refusals
 from redis.connection import ConnectionPool
 
-from server.state.redis_scripts import SCRIPTS, Script
+from server.state.redis_script import Script
+from server.state.redis_scripts import SCRIPTS
 
 __all__ = ["Batch", "Command", "Parcel", "Server", "Word"]
 

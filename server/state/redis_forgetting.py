@@ -15,11 +15,13 @@ import numpy as np
 from server.errors import StoreUnavailable, UserErased
 from server.state.records import Records
 from server.state.redis_alarms import RedisAlarms
-from server.state.redis_append import Claim, claim_of, forget_erasing, recall, release
+from server.state.redis_append import forget_erasing, recall
 from server.state.redis_catalogue import RedisCatalogue
+from server.state.redis_claims import Claim, claim_of, release
 from server.state.redis_keys import Keys
 from server.state.redis_link import Command, RedisLink, Word
-from server.state.redis_scripts import ERASE, ERASE_IDLE, PRUNE_DELETIONS, PRUNE_EVENTS, Script
+from server.state.redis_script import Script
+from server.state.redis_scripts import ERASE, ERASE_IDLE, PRUNE_DELETIONS, PRUNE_EVENTS
 from server.state.store import DAY_US, Deletion, Tombstone, tombstone_digest
 
 __all__ = ["RedisForgetting"]

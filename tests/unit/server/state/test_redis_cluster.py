@@ -11,7 +11,8 @@ import pytest
 
 from ebbing.history import item_key
 from server.state.redis import RedisStore
-from server.state.redis_scripts import APPEND, CLAIM, HEAT, Script
+from server.state.redis_script import Script
+from server.state.redis_scripts import APPEND, CLAIM, HEAT
 from server.state.store import WriteOutcome
 from tests.harness.redis import RedisCluster, lose_answers
 from tests.harness.state import records

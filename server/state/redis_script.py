@@ -1,0 +1,32 @@
+"""A script of Redis, and how all scripts count versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha1
+
+__all__ = ["NEXT_VERSION", "Script"]
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script."""
+
+    text: str
+
+    @cached_property
+    def sha(self) -> str:
+        """What ``EVALSHA`` calls it by."""
+        return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+NEXT_VERSION = """
+-- Versions are moments where these are ahead, so that none comes again: not after a user was
+-- deleted, nor after a Cluster lost the newest of them.
+local function next_version(known)
+    local now = redis.call('TIME')
+    local version = math.max((tonumber(known) or 0) + 1, now[1] * 1000000 + now[2])
+    return string.format('%.0f', version)
+end
+"""
