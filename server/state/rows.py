@@ -70,7 +70,7 @@ LENGTHS = bytes(_NUMBERS.clip(max=255).astype(np.uint8))
 
 def is_summed(kind: int) -> bool:
     """Whether a row of a kind holds sums."""
-    return kind in (_SUMS, _SUMS_AND_CLOSED)
+    return kind in {_SUMS, _SUMS_AND_CLOSED}
 
 
 def counted(kind: int, row: bytes, events: Sequence[Event]) -> tuple[int, bytes]:
@@ -84,14 +84,14 @@ def counted(kind: int, row: bytes, events: Sequence[Event]) -> tuple[int, bytes]
     Raises:
         ValueError: a weight is not a finite number above 0.
     """
-    for event in events:
-        require_weight(event)
+    event = events[0]
+    alone = len(events) == 1
+    for one in events:
+        require_weight(one)
     if row and is_summed(kind):
         return _packed(merge_rows(_summed(kind, row), _row_of(events)))
-    if row and len(events) == 1 and kind < MAX_LISTED:
-        (event,) = events
-        if event >= _EVENT.unpack_from(row, len(row) - _EVENT.size):
-            return kind + 1, row + _EVENT.pack(*event)
+    if row and alone and kind < MAX_LISTED and event >= _EVENT.unpack_from(row, len(row) - 16):
+        return kind + 1, row + _EVENT.pack(*event)
     known = [*_EVENT.iter_unpack(row), *events]
     if len(known) > MAX_LISTED:
         return _packed(_row_of(known))
@@ -99,14 +99,15 @@ def counted(kind: int, row: bytes, events: Sequence[Event]) -> tuple[int, bytes]
     return len(known), _LISTED[len(known)].pack(*chain.from_iterable(known))
 
 
-def require_weight(event: Event) -> None:
-    """Raise for an event that cannot be counted.
+def require_weight(event: Event) -> Event:
+    """The event, if it can be counted.
 
     Raises:
         ValueError: its weight is not a finite number above 0.
     """
     if not 0.0 < event[1] < float("inf"):
         raise ValueError(f"weight {event[1]} is not a finite number above 0")
+    return event
 
 
 def counted_one_each(rows: Sequence[bytes], events: Sequence[Event]) -> Iterable[tuple[int, bytes]]:

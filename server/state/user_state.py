@@ -106,18 +106,21 @@ def advanced_all(growths: Sequence[Growth], bounds: Bounds) -> list[bytes]:
             if not weight:
                 continue
             time = one.time_us / 1e6
-            changed.setdefault(TOTAL, []).append((time, weight))
-            for name, share in one.interests:
-                changed.setdefault(name, []).append((time, weight * share))
+            for name, share in ((TOTAL, 1.0), *one.interests):
+                if name in changed:
+                    changed[name].append((time, weight * share))
+                else:
+                    changed[name] = [(time, weight * share)]
             if one.item_key:
                 entries.append(one)
         for name, events in changed.items():
             draft.add(name, events, waiting)
         if entries:
             draft.remember(entries, logged)
-    found = counted_one_each([one.row for one in waiting], [one.event for one in waiting])
-    for (draft, i, start, *_), (kind, row) in zip(waiting, found, strict=True):
-        draft.replace(i, start, kind, row)
+    found = counted_one_each([one[5] for one in waiting], [one[4] for one in waiting])
+    for (draft, i, start, end, _, _), (kind, row) in zip(waiting, found, strict=True):
+        draft.kinds[i] = kind
+        draft.changed.append((start, end, row))
     return [_within(bounds, draft.encode()) for draft in drafts]
 
 
@@ -212,6 +215,10 @@ class _Parts(NamedTuple):
         return cls(names, kinds, np.frombuffer(data, "<f8", count, at + n), history)
 
 
+_Waiting = tuple["_Draft", int, int, int, Event, bytes]
+"""An event that is to be counted in a row that holds sums: whose, which, its place, event, row."""
+
+
 @dataclass(slots=True)
 class _Draft:
     """A state that is changed: what is as it was, is taken over without being looked at."""
@@ -263,34 +270,30 @@ class _Draft:
         start = self.start + 8 * sum(self.lengths[:i])
         return start, start + 8 * self.lengths[i]
 
-    def replace(self, i: int, start: int, kind: int, row: bytes) -> None:
-        """Make a row, which begins at ``start``, another."""
-        self.kinds[i] = kind
-        self.changed.append((start, start + 8 * self.lengths[i], row))
-
     def add(self, name: str, events: list[Event], waiting: list[_Waiting]) -> None:
         """Count events for a row, for none twice; or have them wait to be counted with others."""
-        key = name.encode() + b"\0"
+        kinds = self.kinds
         if name:
             # Counting the ends of names before it tells its row, and takes no list of them.
-            at = self.names.find(b"\0" + key)
-            i = self.names.count(b"\0", 0, at + 1) if at >= 0 else len(self.kinds)
+            key = b"\0%b\0" % name.encode()
+            at = self.names.find(key)
+            i = self.names.count(b"\0", 0, at + 1) if at >= 0 else len(kinds)
         else:
-            i = 0
+            key, i = b"\0\0", 0
         try:
-            if i < len(self.kinds):
-                start, end = self.place(i)
-                kind, row = self.kinds[i], self.data[start:end]
-                if len(events) == 1 and is_summed(kind):
-                    require_weight(events[0])
-                    waiting.append(_Waiting(self, i, start, row, events[0]))
-                else:
-                    self.replace(i, start, *counted(kind, row, events))
-            else:
+            if i == len(kinds):
                 kind, row = counted(1, b"", events)
-                self.names += key
-                self.kinds.append(kind)
+                self.names += key[1:]
+                kinds.append(kind)
                 self.added.append(row)
+                return
+            start, end = self.place(i)
+            row = self.data[start:end]
+            if len(events) == 1 and is_summed(kinds[i]):
+                waiting.append((self, i, start, end, require_weight(events[0]), row))
+            else:
+                kinds[i], row = counted(kinds[i], row, events)
+                self.changed.append((start, end, row))
         except ValueError as error:
             raise ValueError(f"{name!r}: {error}") from error
 
@@ -312,16 +315,6 @@ class _Draft:
             every = {one.event_id: one for one in (*logged(), *new)}
             merged = [_as_entry(one) for one in sorted(every.values(), key=_order)]
         self.history = b"".join(_ENTRY.pack(*entry) for entry in merged[-HISTORY_LENGTH:])
-
-
-class _Waiting(NamedTuple):
-    """An event that is to be counted in a row that holds sums."""
-
-    draft: _Draft
-    i: int
-    start: int
-    row: bytes
-    event: Event
 
 
 def _within(bounds: Bounds, data: bytes) -> bytes:
