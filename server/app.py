@@ -26,6 +26,7 @@ from prometheus_client import (
     start_http_server,
 )
 
+from ebbing.signing import TrustedKeys
 from ebbing.v1 import (
     catalog_service_pb2,
     catalog_service_pb2_grpc,
@@ -164,6 +165,7 @@ def _assemble(
         BatchMetrics(metrics),
         time.monotonic,
         settings.triton_timeout_s,
+        TrustedKeys.read(settings.release_key_file) if settings.release_key_file else None,
     )
     touched = asyncio.Event()
     ingest = Ingest(
@@ -286,7 +288,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
 
     Raises:
         StartError: a port is taken.
-        KeyFileError: a key file cannot be used.
+        KeyFileError, SigningKeyError: a key file cannot be used.
         EbbingError: the state cannot be used.
         ManifestError, InferenceError: the release cannot be served, or Triton does not answer.
     """

@@ -28,6 +28,10 @@ def serve(
             min=0, help="Release a new state begins with; 0 is the newest.", show_default="0"
         ),
     ] = None,
+    release_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Public keys; serve only releases one of them signed."),
+    ] = None,
     triton_address: Annotated[
         str | None,
         typer.Option("--triton", help="gRPC address of Triton.", show_default="127.0.0.1:8001"),
@@ -58,6 +62,8 @@ def serve(
 
         ebbing serve --workers 4
 
+        ebbing serve --release-key-file /etc/ebbing/signing.key.pub
+
         EBBING_ALPHA=3 ebbing serve --release 4
     """
     import asyncio
@@ -66,6 +72,7 @@ def serve(
     from pydantic import ValidationError
 
     from ebbing.manifest import ManifestError
+    from ebbing.signing import SigningKeyError
     from server.app import Gateway, run
     from server.errors import EbbingError
     from server.inference.errors import InferenceError
@@ -79,6 +86,7 @@ def serve(
         "state": state,
         "repository": repository,
         "release": release,
+        "release_key_file": release_key_file,
         "triton": triton_address,
         "host": host,
         "port": port,
@@ -113,7 +121,7 @@ def serve(
     except InferenceError as error:
         detail = f" ({error.detail})" if error.detail else ""
         raise CommandError(f"{error}{detail}") from error
-    except (KeyFileError, ManifestError, StartError, WorkerFailed) as error:
+    except (KeyFileError, ManifestError, SigningKeyError, StartError, WorkerFailed) as error:
         raise CommandError(str(error)) from error
     except asyncio.CancelledError:
         typer.echo("stopped before it served")

@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     release: int = Field(0, ge=0)
     """Release that the rollout of a new state begins with; 0 is the newest. Afterwards the state
     knows which one is live, and ``ebbing rollout`` changes it."""
+    release_key_file: Path | None = None
+    """File of public keys; a release is served only if one of them signed it. Without it, releases
+    are served that are whole and unchanged since somebody published them, whoever that was."""
     triton: str = "127.0.0.1:8001"
     """gRPC address of Triton."""
     triton_timeout_s: float = Field(2.0, gt=0, le=60)

@@ -164,23 +164,69 @@ def publish(
     repository: Annotated[
         Path, typer.Option(help="Triton model repository, with the models' config.pbtxt.")
     ] = Path("triton_repo"),
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Private key to sign with, from 'ebbing keys signing --out FILE'."
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="Which metric of the run has to be higher than the newest release's.",
+            show_default="full_catalogue.retrieval.ndcg_at_10",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Log to measure the run and the newest release on, when they were trained on "
+            "different ones."
+        ),
+    ] = None,
+    force: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REASON",
+            help="Publish a run that is not known to be better; the manifest keeps why.",
+        ),
+    ] = None,
+    max_latency_ms: Annotated[
+        float, typer.Option(min=0.001, help="Longest 99th percentile of a call, on this machine.")
+    ] = 1000.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
-    """Publish a run as the next release of a Triton repository.
+    """Publish a run as the next release of a Triton repository, if it is better than the newest.
 
-    It appears whole or not at all; a damaged model, or other than config.pbtxt says, is refused.
+    It appears whole or not at all. Refused are models that are damaged, are other than config.pbtxt
+    says, do more than compute, answer otherwise than at training, or take too long.
 
     [bold]Examples[/bold]
 
         ebbing publish runs/first
 
-        ebbing publish runs/first --repository /srv/triton_repo --json
+        ebbing publish runs/june --repository /srv/triton_repo --key signing.key --data data/june
+
+        ebbing publish runs/first --force "back to May, June counts clicks twice" --json
     """
+    from ebbing.signing import SigningKey, SigningKeyError
+    from trainer.comparison import METRIC, Comparison
+    from trainer.latency import LatencyLimit
     from trainer.publish import PublishError
     from trainer.publish import publish as publish_run
 
+    if force is not None and not force.strip():
+        raise CommandError("--force wants the reason in words, such as --force 'a new catalogue'")
     try:
-        manifest = publish_run(run, repository, datetime.now(UTC).isoformat(timespec="seconds"))
-    except (PublishError, OSError) as error:
+        manifest = publish_run(
+            run,
+            repository,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            comparison=Comparison(metric or METRIC, data, (force or "").strip()),
+            key=SigningKey.read(key) if key else None,
+            limit=LatencyLimit(p99_ms=max_latency_ms),
+        )
+    except (PublishError, SigningKeyError) as error:
         raise CommandError(str(error)) from error
-    print(manifest.to_json() if as_json else f"published release {manifest.release}")
+    signed = f", signed with {key}" if key else ""
+    print(manifest.to_json() if as_json else f"published release {manifest.release}{signed}")

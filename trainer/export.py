@@ -11,9 +11,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._jit_internal import FunctionModifiers
 
 from ebbing.features import CANDIDATE_FEATURES
 from ebbing.history import HISTORY_LENGTH, TensorSpec
+from ebbing.torchscript import TorchScriptError, check_archive
+from trainer.operators import check_graphs
 
 PARITY_ATOL = 1e-4
 """Largest difference between the eager module and its export, in any float output."""
@@ -41,13 +44,10 @@ class Exporter(Protocol):
             The largest difference of any float output.
 
         Raises:
-            ExportError: it differs by more than `PARITY_ATOL`, or an output is not finite.
+            ExportError: it differs by more than `PARITY_ATOL`, an output is not finite, or it
+                uses operators a published model may not.
         """
         ...
-
-
-KEPT = ("scores", "catalogue", "vectors")
-"""Methods that an exported file keeps beside `forward`, where the module has them."""
 
 
 class TorchScriptExporter:
@@ -58,23 +58,45 @@ class TorchScriptExporter:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _knowingly_deprecated():
             scripted = torch.jit.script(module.eval())
-            kept = [name for name in KEPT if hasattr(scripted, name)]
             try:
-                torch.jit.save(torch.jit.freeze(scripted, preserved_attrs=kept), path)
-                return parity(module, load_exported(path), samples)
+                torch.jit.save(torch.jit.freeze(scripted, _exported_methods(module)), path)
+                return _compared(module, path, samples)
             except ExportError:
                 torch.jit.save(scripted, path)
-                return parity(module, load_exported(path), samples)
+                return _compared(module, path, samples)
+
+
+def _exported_methods(module: nn.Module) -> list[str]:
+    """Methods marked with `torch.jit.export`, which freezing would drop."""
+    modifiers = {
+        name: getattr(getattr(type(module), name, None), "_torchscript_modifier", None)
+        for name in dir(type(module))
+    }
+    return [n for n, found in modifiers.items() if found is FunctionModifiers.EXPORT]
+
+
+def _compared(module: nn.Module, path: Path, samples: Sequence[tuple[Tensor, ...]]) -> float:
+    try:
+        return parity(module, load_exported(path), samples)
+    except TorchScriptError as error:
+        raise ExportError(str(error)) from error
 
 
 def load_exported(path: Path) -> nn.Module:
     """Load what `TorchScriptExporter` wrote, on the CPU.
 
+    TorchScript is code that may run as it is loaded, so the file is read as text first; then the
+    graphs that will run are looked through.
+
     Raises:
-        RuntimeError, ValueError, OSError: the file is missing or not TorchScript.
+        TorchScriptError: it is not TorchScript, or uses operators a published model may not.
+        RuntimeError, ValueError, OSError: it does not load all the same.
     """
+    check_archive(path)
     with _knowingly_deprecated():
-        return torch.jit.load(path, map_location="cpu").eval()
+        module = torch.jit.load(path, map_location="cpu")
+        check_graphs(module, path)
+    return module.eval()
 
 
 @contextmanager

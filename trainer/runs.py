@@ -12,6 +12,7 @@ from torch import nn
 from ebbing.history import MODEL_TENSORS
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import sha256_of
+from ebbing.torchscript import TorchScriptError
 from trainer.data.load import DataConfig
 from trainer.export import load_exported
 from trainer.trained import Trained
@@ -65,16 +66,9 @@ class Run:
         """Load an exported model.
 
         Raises:
-            RunError: it does not load.
+            RunError: it does not load, or does more than compute.
         """
-        path = self.folder / name / "model.pt"
-        try:
-            return load_exported(path)
-        except (RuntimeError, ValueError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise RunError(
-                f"{path} is not a loadable TorchScript module: {reason}; train again"
-            ) from error
+        return load_model(self.folder / name / "model.pt")
 
     def forgetting(self) -> ForgettingParameters:
         """The fitted forgetting parameters.
@@ -130,3 +124,20 @@ class Run:
             raise RunError(
                 f"{path}: does not say what the run was trained on ({error}): train again"
             ) from error
+
+
+def load_model(path: Path) -> nn.Module:
+    """Load an exported model.
+
+    Raises:
+        RunError: it does not load, or does more than compute.
+    """
+    try:
+        return load_exported(path)
+    except TorchScriptError as error:
+        raise RunError(str(error)) from error
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(
+            f"{path} is not a loadable TorchScript module: {reason}; train again"
+        ) from error

@@ -18,6 +18,7 @@ from ebbing.history import LAYOUT_DIGEST, MODEL_TENSORS, item_keys
 from ebbing.manifest import sha256_of
 from ebbing.progress import Reporter
 from trainer.checkpoints import code_version
+from trainer.comparison import digest_of_tests
 from trainer.curves import tensorboard
 from trainer.data.load import DataConfig, load_log
 from trainer.data.log import EventLog, LogError
@@ -131,6 +132,7 @@ def train_run(
             "events": len(log) - len(train),
             "tests": len(tests.events),
         },
+        "tests_digest": digest_of_tests(log, tests),
         "stopped_by_budget": retrieval.stopped_by_budget,
         "training": {
             "source": code_version(),

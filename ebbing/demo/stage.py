@@ -54,6 +54,7 @@ class Stage:
         self._wanted = (port, metrics_port, TRITON_PORT, TRITON_METRICS_PORT)
         self.gateway_log = work / "gateway.log"
         self._triton_log = work / "triton.log"
+        self._key = work / "signing.key"
 
     def play(self, data: Path | None, *, stay: bool) -> None:
         """The whole demonstration; with ``stay`` it serves on until Ctrl-C.
@@ -123,12 +124,21 @@ class Stage:
     def _publish(self) -> int:
         narrator = self._narrator
         narrator.step(f"Publishing the models into {self._repository}")
-        with narrator.task("verifying and publishing"):
+        if not self._key.exists():
+            run_for_output("keys", "signing", "--out", self._key)
+        with narrator.task("verifying, signing and publishing"):
             printed = run_for_output(
-                "publish", self._work / "run", "--repository", self._repository, "--json"
+                "publish",
+                self._work / "run",
+                *("--repository", self._repository),
+                *("--key", self._key),
+                *("--force", "what is demonstrated is this run, whatever was published before"),
+                "--json",
             )
         release = int(json.loads(printed)["release"])
-        narrator.say(f"Release {release}: TorchScript models, forgetting parameters, manifest.")
+        narrator.say(
+            f"Release {release}: TorchScript models, forgetting parameters, signed manifest."
+        )
         return release
 
     def _start(self, children: Children, release: int) -> tuple[int, int]:
@@ -162,6 +172,7 @@ class Stage:
             *("--repository", self._repository),
             *("--triton", triton_address),
             *("--release", release),
+            *("--release-key-file", self._key.with_name(f"{self._key.name}.pub")),
             *("--port", port),
             *("--metrics-port", metrics_port),
         )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ebbing.features import CANDIDATE_FEATURES
 from ebbing.history import HISTORY_LENGTH, MODEL_TENSORS, EncodedHistory
 from ebbing.interest.forgetting import ForgettingParameters
-from ebbing.manifest import REQUIRED_MODELS, Manifest, ManifestError, releases
+from ebbing.manifest import REQUIRED_MODELS, Manifest, ManifestError, Trust, releases
 from server.errors import ReleaseNotFound
 from server.inference.batcher import BatcherConfig, BatchObserver, MicroBatcher, buckets
 from server.inference.errors import (
@@ -141,9 +141,14 @@ class Releases:
         observer: BatchObserver,
         clock: Callable[[], float],
         timeout_s: float,
+        trust: Trust | None = None,
     ) -> None:
-        """Set up; ``clock`` gives monotonic seconds, ``timeout_s`` bounds a call to Triton."""
+        """Set up; ``clock`` gives monotonic seconds, ``timeout_s`` bounds a call to Triton.
+
+        ``trust`` says whose releases may be served; without it, anybody's.
+        """
         self.repository = repository
+        self._trust = trust
         self._triton = triton
         self._observer = observer
         self._clock = clock
@@ -177,25 +182,24 @@ class Releases:
         """Verify, load and warm up a release, beside those in service; nothing if it is there.
 
         Raises:
-            ManifestError: it is not in the repository, or not what it declares.
+            ManifestError: it is not in the repository, not what it declares, not signed by
+                anybody trusted, or its models do more than compute.
             ModelLoadError: its models do not fit their config.pbtxt, or Triton cannot load them.
             InferenceError: Triton does not answer.
         """
         async with self._control:
             if number not in self._loaded:
                 self._loaded[number] = await self._take(number)
+                if not self._trust:
+                    log.warning(
+                        "nobody vouches for this release: no release_key_file", release=number
+                    )
             return self._loaded[number]
 
     async def _take(self, number: int) -> LoadedRelease:
-        manifest = Manifest.read(self.repository, number)
-        forgetting = manifest.verify(self.repository)
-        missing = set(REQUIRED_MODELS) - set(manifest.models)
-        unknown = set(manifest.models) - set(MODEL_TENSORS)
-        if missing or unknown:
-            raise ManifestError(
-                f"release {number} has models {sorted(manifest.models)}, this gateway serves"
-                f" {sorted(REQUIRED_MODELS)}: train and publish with this version"
-            )
+        manifest = Manifest.read(self.repository, number, self._trust)
+        # Files of gigabytes take seconds to read, and others are being answered.
+        forgetting = await asyncio.to_thread(manifest.verify, self.repository)
         contracts = {
             name: check_contract(self.repository, name, *MODEL_TENSORS[name])
             for name in REQUIRED_MODELS

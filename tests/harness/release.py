@@ -17,6 +17,7 @@ from tests.harness.triton import RunningTriton
 from trainer.data.replay import ReplayConfig
 from trainer.data.simulate import Simulation, SimulationConfig, simulate
 from trainer.export import TorchScriptExporter
+from trainer.latency import LatencyLimit
 from trainer.publish import publish
 from trainer.ranking import RankingConfig
 from trainer.recipes import Recipe
@@ -76,7 +77,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Simulation,
 def release(trained: tuple[Path, Simulation, dict], triton: RunningTriton) -> TinyRelease:
     """The run, published into the repository of the shared Triton."""
     run, simulation, modules = trained
-    manifest = publish(run, triton.repository, PUBLISHED)
+    quick = LatencyLimit(rows=(1,), calls=1)
+    quiet = Reporter(Console(file=StringIO()))
+    manifest = publish(run, triton.repository, PUBLISHED, limit=quick, reporter=quiet)
     return TinyRelease(manifest.release, triton.repository, run, simulation, modules)
 
 

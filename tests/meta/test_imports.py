@@ -20,6 +20,9 @@ TERMINAL = (
 )
 """What is for a person at a terminal, and needs the extras for one."""
 
+SIGNING = "ebbing.signing"
+"""What publishers and gateways sign and verify with, and clients do without."""
+
 IN_BULK = ("server.events_", "server.catalogue_import")
 """What loads and exports logs, for which Parquet is read and written; a gateway does without."""
 
@@ -68,8 +71,8 @@ def test_the_gateway_imports_without_torch_and_trainer() -> None:
 
 def test_the_client_wheel_imports_with_its_own_dependencies() -> None:
     extras = "typer rich click apsw prometheus_client pydantic pydantic_settings structlog uvloop"
-    heavy = "torch polars tritonclient matplotlib trainer server"
-    run(f"{extras} {heavy}", modules("ebbing", *TERMINAL))
+    heavy = "cryptography torch polars tritonclient matplotlib trainer server"
+    run(f"{extras} {heavy}", modules("ebbing", SIGNING, *TERMINAL))
 
 
 def test_the_mathematics_imports_with_numpy_alone() -> None:

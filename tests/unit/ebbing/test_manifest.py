@@ -10,17 +10,28 @@ import pytest
 
 from ebbing.history import LAYOUT_DIGEST
 from ebbing.interest.forgetting import ForgettingParameters
-from ebbing.manifest import Manifest, ManifestError, ModelFiles, releases, sha256_of
+from ebbing.manifest import (
+    REQUIRED_MODELS,
+    Manifest,
+    ManifestError,
+    ModelFiles,
+    releases,
+    sha256_of,
+)
+from tests.harness.archive import write_archive
 
 MODEL = "retrieval/1/model.pt"
 
 
 def publish(repository: Path, release: int = 1) -> Manifest:
     """A whole release, as far as manifests are concerned."""
-    relative = f"retrieval/{release}/model.pt"
-    model = repository / relative
-    model.parent.mkdir(parents=True, exist_ok=True)
-    model.write_bytes(b"weights" * 100)
+    models = {}
+    for name in REQUIRED_MODELS:
+        relative = f"{name}/{release}/model.pt"
+        model = repository / relative
+        model.parent.mkdir(parents=True, exist_ok=True)
+        write_archive(model, "def f(x: Tensor) -> Tensor:\n  return torch.neg(x)\n")
+        models[name] = ModelFiles(release, {relative: sha256_of(model)})
     folder = Manifest.folder(repository, release)
     folder.mkdir(parents=True)
     forgetting = folder / "forgetting.json"
@@ -29,7 +40,7 @@ def publish(repository: Path, release: int = 1) -> Manifest:
         release=release,
         created="2026-01-01T00:00:00Z",
         layout_digest=LAYOUT_DIGEST,
-        models={"retrieval": ModelFiles(release, {relative: sha256_of(model)})},
+        models=models,
         forgetting_sha256=sha256_of(forgetting),
         training={"seed": 1},
         metrics={"ndcg_at_10": 0.05},

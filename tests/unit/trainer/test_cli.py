@@ -10,6 +10,8 @@ import typer
 from typer.testing import CliRunner
 
 from ebbing.cli import CommandError
+from ebbing.manifest import Manifest
+from ebbing.signing import TrustedKeys, new_signing_key
 from trainer import cli
 
 RUNNER = CliRunner()
@@ -142,8 +144,27 @@ def test_evaluate_forgetting_says_what_is_wrong_and_writes_nothing(
 
 def test_publish_prints_the_release(run: Path, repository: Path) -> None:
     assert invoke("publish", run, "--repository", repository) == "published release 1\n"
-    printed = invoke("publish", run, "--repository", repository, "--json")
-    assert json.loads(printed)["release"] == 2
+    with pytest.raises(CommandError, match=r"is not better than release 1.*--force REASON"):
+        invoke("publish", run, "--repository", repository)
+    with pytest.raises(CommandError, match="wants the reason in words"):
+        invoke("publish", run, "--repository", repository, "--force", " ")
+    printed = invoke("publish", run, "--repository", repository, "--force", "a test", "--json")
+    manifest = json.loads(printed)
+    assert manifest["release"] == 2
+    assert manifest["decision"]["forced"] == "a test"
+
+
+def test_publish_signs_with_a_key_file(run: Path, repository: Path, tmp_path: Path) -> None:
+    key = tmp_path / "signing.key"
+    new_signing_key(key, bytes(32))
+    said = invoke("publish", run, "--repository", repository, "--key", key)
+    assert said == f"published release 1, signed with {key}\n"
+    Manifest.read(repository, 1, TrustedKeys.read(tmp_path / "signing.key.pub")).verify(repository)
+    key.chmod(0o640 | 0o004)
+    with pytest.raises(CommandError, match=r"others may read or change it: chmod 600"):
+        invoke("publish", run, "--repository", repository, "--key", key)
+    with pytest.raises(CommandError, match=r"there is no .*elsewhere: make it with"):
+        invoke("publish", run, "--repository", repository, "--key", tmp_path / "elsewhere")
 
 
 def test_publish_says_why_it_refuses(tmp_path: Path) -> None:

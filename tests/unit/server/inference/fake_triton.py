@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from ebbing.history import LAYOUT_DIGEST
 from ebbing.interest.forgetting import ForgettingParameters
-from ebbing.manifest import Manifest, ModelFiles, sha256_of
+from ebbing.manifest import MANIFEST, SIGNATURE, Manifest, ModelFiles, sha256_of
+from ebbing.signing import SigningKey
 from server.inference.errors import InferenceFailed, TritonUnavailable
+from tests.harness.archive import write_archive
 
 MODELS = ("retrieval", "ranking")
 Shapes = tuple[tuple[int, ...], ...]
@@ -75,7 +77,7 @@ def publish(repository: Path, release: int, **changes: Any) -> Manifest:
     for name in MODELS:
         path = repository / name / str(release) / "model.pt"
         path.parent.mkdir()
-        path.write_bytes(f"{name} {release}".encode())
+        write_archive(path, f"def {name}_{release}() -> int:\n  return 1\n")
         models[name] = ModelFiles(release, {str(path.relative_to(repository)): sha256_of(path)})
     folder = Manifest.folder(repository, release)
     folder.mkdir(parents=True)
@@ -94,5 +96,13 @@ def publish(repository: Path, release: int, **changes: Any) -> Manifest:
         ),
         **changes,
     )
-    (folder / "manifest.json").write_text(manifest.to_json())
+    declare(repository, manifest)
     return manifest
+
+
+def declare(repository: Path, manifest: Manifest, key: SigningKey | None = None) -> None:
+    """Write a release's manifest, signed if there is a key."""
+    folder = Manifest.folder(repository, manifest.release)
+    (folder / MANIFEST).write_text(manifest.to_json())
+    if key:
+        (folder / SIGNATURE).write_text(key.sign(manifest.to_json().encode()))

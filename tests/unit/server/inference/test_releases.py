@@ -16,6 +16,7 @@ from ebbing.features import CANDIDATE_FEATURES
 from ebbing.history import HISTORY_LENGTH, EncodedHistory, encode_history, item_key
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import Manifest, ManifestError, ModelFiles, sha256_of
+from ebbing.signing import SigningKey, new_signing_key
 from server.errors import ReleaseNotFound
 from server.inference import releases as module
 from server.inference.batcher import SilentObserver
@@ -26,7 +27,8 @@ from server.inference.errors import (
     TritonUnavailable,
 )
 from server.inference.releases import CANDIDATE_BUCKETS, LoadedRelease, Releases
-from tests.unit.server.inference.fake_triton import MODELS, FakeTriton, publish
+from tests.harness.archive import write_archive
+from tests.unit.server.inference.fake_triton import MODELS, FakeTriton, declare, publish
 
 COMMITTED = Path(__file__).parents[4] / "triton_repo"
 ROWS = (1, 2, 4, 8, 16, 32, 64)
@@ -153,10 +155,9 @@ async def test_models_it_does_not_ask_are_left_alone(
     manifest = publish(repository, 1)
     path = repository / "item_encoder" / "1" / "model.pt"
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"item_encoder 1")
+    write_archive(path)
     encoder = ModelFiles(1, {"item_encoder/1/model.pt": sha256_of(path)})
-    text = replace(manifest, models={**manifest.models, "item_encoder": encoder}).to_json()
-    (Manifest.folder(repository, 1) / "manifest.json").write_text(text)
+    declare(repository, replace(manifest, models={**manifest.models, "item_encoder": encoder}))
     loaded = await served.serve(1)
     assert set(loaded.manifest.models) == {"retrieval", "ranking", "item_encoder"}
     assert sorted(triton.loads) == [("ranking", (1,)), ("retrieval", (1,))]
@@ -167,8 +168,7 @@ async def test_a_damaged_model_it_does_not_ask_is_refused_all_the_same(
 ) -> None:
     manifest = publish(repository, 1)
     encoder = ModelFiles(1, {"item_encoder/1/model.pt": "0" * 64})
-    text = replace(manifest, models={**manifest.models, "item_encoder": encoder}).to_json()
-    (Manifest.folder(repository, 1) / "manifest.json").write_text(text)
+    declare(repository, replace(manifest, models={**manifest.models, "item_encoder": encoder}))
     with pytest.raises(ManifestError, match="item_encoder"):
         await served.serve(1)
 
@@ -179,9 +179,57 @@ async def test_other_models_are_refused(
 ) -> None:
     manifest = publish(repository, 1)
     files = manifest.models["retrieval"]
-    text = replace(manifest, models=dict.fromkeys(models, files)).to_json()
-    (Manifest.folder(repository, 1) / "manifest.json").write_text(text)
-    with pytest.raises(ManifestError, match="retrieval"):
+    declare(repository, replace(manifest, models=dict.fromkeys(models, files)))
+    with pytest.raises(ManifestError, match=r"release 1 has .*train and publish"):
+        await served.serve(1)
+    assert triton.loads == []
+
+
+# Whose releases are served.
+
+
+@pytest.fixture
+def keys(tmp_path_factory: pytest.TempPathFactory) -> list[SigningKey]:
+    folder = tmp_path_factory.mktemp("keys")
+    for number in (1, 2):
+        new_signing_key(folder / f"{number}.key", bytes([number] * 32))
+    return [SigningKey.read(folder / f"{number}.key") for number in (1, 2)]
+
+
+async def test_only_what_a_trusted_key_signed_is_served(
+    repository: Path, triton: Any, keys: list[SigningKey]
+) -> None:
+    ours, theirs = keys
+    trusting = Releases(repository, triton, SilentObserver(), time.monotonic, 2.0, ours.trusted())
+    manifest = publish(repository, 1)
+    with pytest.raises(ManifestError, match=r"manifest\.json is not signed.*--key FILE"):
+        await trusting.serve(1)
+    declare(repository, manifest, theirs)
+    with pytest.raises(ManifestError, match=f"manifest.sig is by the key {theirs.name}"):
+        await trusting.serve(1)
+    declare(repository, manifest, ours)
+    path = Manifest.folder(repository, 1) / "manifest.json"
+    path.write_text(path.read_text().replace("2026-01-02", "2026-01-03"))
+    with pytest.raises(ManifestError, match=r"manifest\.json is not what manifest\.sig beside it"):
+        await trusting.serve(1)
+    assert triton.loads == []
+    declare(repository, manifest, ours)
+    assert (await trusting.serve(0)).release == 1
+    await trusting.drain()
+
+
+async def test_a_model_that_does_more_than_compute_is_not_served(
+    served: Releases, repository: Path, triton: FakeTriton
+) -> None:
+    manifest = publish(repository, 1)
+    path = write_archive(
+        repository / "ranking" / "1" / "model.pt",
+        'def f() -> Tensor:\n  return torch.from_file("/etc/passwd", False, 4)\n',
+    )
+    files = {"ranking/1/model.pt": sha256_of(path)}
+    models = {**manifest.models, "ranking": ModelFiles(1, files)}
+    declare(repository, replace(manifest, models=models))
+    with pytest.raises(ManifestError, match=r"ranking/1/model\.pt: .*aten::from_file"):
         await served.serve(1)
     assert triton.loads == []
 
