@@ -37,6 +37,11 @@ test-nightly: $(VENV)/installed ## Run the property tests on many more examples 
 test-faults: $(VENV)/installed ## Do the full damage to gateways and their state; REPORT=FILE keeps figures.
 	@FAULTS=full FAULTS_REPORT='$(REPORT)' $(BIN)/python -m pytest tests/faults --timeout=0 $(ARGS)
 
+.PHONY: gpu-check
+gpu-check: ## Train the large model on a GPU beside its limits; PYTHON=FILE and ARGS as you need.
+	@PYTHON='$(PYTHON)'; PYTHON="$${PYTHON:-$$([ -x $(BIN)/python ] && echo $(BIN)/python || echo python3)}"; \
+	"$$PYTHON" -m benchmarks.gpu $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/installed $(BUF_ROOT)/installed ## Check style, types and protos.
 	$(BIN)/ruff check .

@@ -79,6 +79,12 @@ def test_the_mathematics_imports_with_numpy_alone() -> None:
     run("grpc google", modules("ebbing/interest"))
 
 
+def test_the_check_of_a_gpu_needs_torch_and_numpy_alone() -> None:
+    """A machine with a GPU may have nothing else, and no network to get it from."""
+    extras = "typer rich click polars matplotlib tensorboard pydantic structlog apsw faiss"
+    run(f"{extras} grpc google tritonclient server", ["benchmarks.gpu", "trainer.distributed"])
+
+
 def command_modules() -> list[str]:
     """Modules that the entry points of the command line name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -113,20 +113,19 @@ class TopK(nn.Module):
         C = (C + G - 1) // G * G
         # Clamped, so that what is excluded beyond the catalogue's end belongs to no chunk.
         starts = torch.arange(0, V + C, C).clamp(max=V)
-        out_rows = torch.empty(0, dtype=torch.int64, device=table.device)
+        out_rows = torch.zeros(0, dtype=torch.int64, device=table.device)
         out_queries = out_rows
         if excluded is None:
             bounds = torch.zeros_like(starts)
         else:
             out_rows, order = excluded.flatten().sort()
             out_queries = torch.div(order, max(excluded.size(1), 1), rounding_mode="floor")
-            bounds = torch.searchsorted(out_rows, starts.to(out_rows.device)).cpu()
-        bound: list[int] = bounds.tolist()
+            bounds = torch.searchsorted(out_rows, starts.to(out_rows.device)).to("cpu")
 
         # Items by queries, so that a group's maximum runs along whole rows of the buffer.
         query_DB = user.t().contiguous()
-        buffer_CB = torch.empty(C, B, dtype=table.dtype, device=table.device)
-        maxima = torch.empty(B, (V + G - 1) // G, dtype=table.dtype, device=table.device)
+        buffer_CB = torch.zeros(C, B, dtype=table.dtype, device=table.device)
+        maxima = torch.zeros(B, (V + G - 1) // G, dtype=table.dtype, device=table.device)
         for chunk in range((V + C - 1) // C):
             start = chunk * C
             n = min(C, V - start)
@@ -138,7 +137,7 @@ class TopK(nn.Module):
             )
             full = (n + G - 1) // G * G
             buffer_CB[n:full] = float("-inf")
-            first, last = bound[chunk], bound[chunk + 1]
+            first, last = int(bounds[chunk]), int(bounds[chunk + 1])
             if first < last:
                 where = (out_rows[first:last] - start) * B + out_queries[first:last]
                 buffer_CB.view(-1).index_fill_(0, where, float("-inf"))
@@ -151,7 +150,7 @@ class TopK(nn.Module):
         """Scores (B, N) of some rows of each query; those beyond the end stand for the last."""
         B, N = rows_BN.shape
         rows_BN = rows_BN.clamp(max=table.size(0) - 1)
-        scores = torch.empty(B, N, dtype=table.dtype, device=table.device)
+        scores = torch.zeros(B, N, dtype=table.dtype, device=table.device)
         cached = self.cached_cuda if table.is_cuda else self.cached_cpu
         step = max(cached // max(N * table.size(1), 1), 1)
         for start in range(0, B, step):
