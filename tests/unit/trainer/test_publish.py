@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -10,20 +11,26 @@ from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 import trainer.publish
 from ebbing.history import MODEL_TENSORS
-from ebbing.manifest import REQUIRED_MODELS, Manifest, releases, sha256_of
+from ebbing.manifest import REQUIRED_MODELS, Manifest, ManifestError, releases, sha256_of
 from ebbing.progress import Reporter
+from ebbing.signing import SigningKey, new_signing_key
+from tests.harness.archive import write_archive
 from trainer.comparison import Comparison
+from trainer.export import load_exported
 from trainer.latency import LatencyLimit
 from trainer.publish import PublishError, Rename
 from trainer.publish import publish as publish_better
+from trainer.samples import restore
 
 CREATED = "2025-06-01T00:00:00+00:00"
+CONTRACTS = Path(__file__).parents[3] / "triton_repo"
 QUICK = LatencyLimit(rows=(1, 3), calls=2)
 REPORTER = Reporter(Console(file=StringIO()))
 RENAMES = len(REQUIRED_MODELS) + 1
@@ -263,3 +270,268 @@ def test_a_folder_that_is_no_repository_is_refused(run: Path, tmp_path: Path) ->
 def test_a_folder_that_is_no_run_is_refused(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(PublishError, match=r"run\.json is missing"):
         publish(tmp_path, repository, CREATED)
+
+
+# Whose release it is, and whether it is still the same.
+
+
+@pytest.fixture(scope="module")
+def signed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SigningKey]:
+    """A repository of two signed releases, and their key."""
+    repository = tmp_path_factory.mktemp("signed")
+    for model in REQUIRED_MODELS:
+        (repository / model).mkdir()
+        shutil.copy(CONTRACTS / model / "config.pbtxt", repository / model)
+    new_signing_key(repository / "signing.key", bytes(range(32)))
+    key = SigningKey.read(repository / "signing.key")
+    forced = Comparison(force="a test")
+    for _ in range(2):
+        publish_better(
+            trained, repository, CREATED, key=key, comparison=forced, limit=QUICK, reporter=REPORTER
+        )
+    return repository, key
+
+
+def verify(repository: Path, release: int, key: SigningKey) -> None:
+    Manifest.read(repository, release, key.trusted()).verify(repository)
+
+
+def files_of(repository: Path, release: int) -> list[Path]:
+    folders = [repository / model / str(release) for model in REQUIRED_MODELS]
+    folders.append(Manifest.folder(repository, release))
+    return sorted(path for folder in folders for path in folder.iterdir())
+
+
+def test_a_flipped_bit_in_any_file_is_refused_by_name(signed: tuple[Path, SigningKey]) -> None:
+    repository, key = signed
+    verify(repository, 2, key)
+    files = files_of(repository, 2)
+    assert {path.name for path in files} == {
+        "model.pt",
+        "forgetting.json",
+        "manifest.json",
+        "manifest.sig",
+    }
+    random = np.random.default_rng(7)
+    for path in files:
+        whole = path.read_bytes()
+        for place in {0, len(whole) - 1, *random.integers(len(whole), size=25).tolist()}:
+            changed = bytearray(whole)
+            changed[place] ^= 1 << int(random.integers(8))
+            path.write_bytes(changed)
+            with pytest.raises(ManifestError, match=r"restore|publish") as caught:
+                verify(repository, 2, key)
+            assert path.name in str(caught.value)
+        path.write_bytes(whole)
+    verify(repository, 2, key)
+
+
+def test_a_changed_word_in_the_manifest_is_refused(signed: tuple[Path, SigningKey]) -> None:
+    repository, key = signed
+    path = Manifest.folder(repository, 2) / "manifest.json"
+    whole = path.read_text()
+    for old, new in (('"tiny"', '"huge"'), (CREATED, CREATED.replace("06", "07")), ("\n", "\n\n")):
+        assert old in whole
+        path.write_text(whole.replace(old, new, 1))
+        with pytest.raises(ManifestError, match=r"manifest\.json is not what manifest\.sig"):
+            verify(repository, 2, key)
+    path.write_text(whole)
+
+
+def test_the_manifest_of_another_release_is_refused(
+    signed: tuple[Path, SigningKey], tmp_path: Path
+) -> None:
+    repository = Path(shutil.copytree(signed[0], tmp_path / "copy"))
+    for name in ("manifest.json", "manifest.sig"):
+        shutil.copy(Manifest.folder(repository, 1) / name, Manifest.folder(repository, 2) / name)
+    with pytest.raises(ManifestError, match="is the manifest of release 1: restore the one of"):
+        verify(repository, 2, signed[1])
+
+
+def test_files_that_nobody_declared_are_refused(
+    signed: tuple[Path, SigningKey], tmp_path: Path
+) -> None:
+    repository = Path(shutil.copytree(signed[0], tmp_path / "copy"))
+    (repository / "ranking" / "2" / "model.py").write_text("print('hello')")
+    with pytest.raises(ManifestError, match=r"ranking/2/model\.py is not among the files"):
+        verify(repository, 2, signed[1])
+
+
+def test_nobody_trusted_has_signed_it(run: Path, repository: Path, tmp_path: Path) -> None:
+    publish(run, repository, CREATED)
+    new_signing_key(tmp_path / "signing.key", bytes(32))
+    with pytest.raises(ManifestError, match=r"manifest\.json is not signed.*--key FILE"):
+        verify(repository, 1, SigningKey.read(tmp_path / "signing.key"))
+
+
+# What a manifest says.
+
+
+def test_a_manifest_says_where_a_release_comes_from(run: Path, repository: Path) -> None:
+    manifest = publish(run, repository, CREATED)
+    declared = json.loads((run / "run.json").read_text())
+    for name in ("window", "seed", "code_version", "recipe_config", "data", "tests_digest"):
+        assert manifest.training[name] == declared[name]
+    assert (
+        manifest.decision["value"]
+        == declared["metrics"]["full_catalogue"]["retrieval"]["ndcg_at_10"]
+    )
+    for model in REQUIRED_MODELS:
+        assert manifest.latency[model].keys() == {"1", "3"}
+        for figures in manifest.latency[model].values():
+            assert 0 < figures["median_ms"] <= figures["p99_ms"] <= manifest.latency["limit_p99_ms"]
+
+
+def test_the_same_run_again_is_not_better(run: Path, repository: Path, data: Path) -> None:
+    publish(run, repository, CREATED)
+    before = tree(repository)
+    for where in (None, data):
+        with pytest.raises(PublishError, match=r"is not better than release 1.*--force REASON"):
+            publish_better(
+                run,
+                repository,
+                CREATED,
+                comparison=Comparison(data=where),
+                limit=QUICK,
+                reporter=REPORTER,
+            )
+    assert tree(repository) == before
+
+
+def test_a_better_run_on_other_tests_is_measured_on_the_same(
+    run: Path, repository: Path, data: Path
+) -> None:
+    # A release whose user vectors are all the same answers what is popular.
+    worse = Path(shutil.copytree(run, run.with_name("worse")))
+    flatten(worse / "retrieval" / "model.pt", run.with_name("flat.py"))
+    samples = json.loads((run / "run.json").read_text())["samples"]
+    with torch.inference_mode():
+        inputs, _ = restore("retrieval", samples["retrieval"])
+        answers = load_exported(worse / "retrieval" / "model.pt")(*inputs)
+    specs = MODEL_TENSORS["retrieval"][1]
+    samples["retrieval"]["outputs"] = {
+        spec.name: tensor.tolist() for spec, tensor in zip(specs, answers, strict=True)
+    }
+    declare(worse, samples=samples, tests_digest="of other tests")
+    publish(worse, repository, CREATED)
+
+    def again(comparison: Comparison) -> Manifest:
+        return publish_better(
+            run, repository, CREATED, comparison=comparison, limit=QUICK, reporter=REPORTER
+        )
+
+    with pytest.raises(PublishError, match="measured on different tests"):
+        again(Comparison())
+    with pytest.raises(PublishError, match=r"events\.csv.*say why with --force"):
+        again(Comparison(data=repository))
+    decision = again(Comparison(data=data)).decision
+    assert decision["release"] == 1
+    assert decision["its_value"] < decision["value"]
+    assert decision["on"] == f"the tests of {data.name}"
+
+
+def flatten(path: Path, source: Path) -> None:
+    """Make a retrieval model answer everybody alike."""
+    source.write_text(FLAT)
+    spec = importlib.util.spec_from_file_location("flat", source)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        torch.jit.save(torch.jit.script(module.Flat(load_exported(path))), path)
+
+
+FLAT = """
+import torch
+from torch import Tensor, nn
+
+class Flat(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, keys: Tensor, ages: Tensor, types: Tensor):
+        return self.inner(torch.zeros_like(keys), ages * 0, types * 0)
+
+    @torch.jit.export
+    def scores(self, keys: Tensor, ages: Tensor, types: Tensor) -> Tensor:
+        return self.inner.scores(torch.zeros_like(keys), ages * 0, types * 0)
+
+    @torch.jit.export
+    def catalogue(self) -> Tensor:
+        return self.inner.catalogue()
+
+    @torch.jit.export
+    def vectors(self) -> Tensor:
+        return self.inner.vectors()
+"""
+
+
+# Runs that are none.
+
+
+@pytest.mark.parametrize("name", ["retrieval/model.pt", "ranking/model.pt", "forgetting.json"])
+def test_a_run_that_does_not_declare_a_file_is_refused(
+    run: Path, repository: Path, name: str
+) -> None:
+    files = json.loads((run / "run.json").read_text())["files"]
+    del files[name]
+    declare(run, files=files)
+    with pytest.raises(PublishError, match=rf"run\.json declares no {name}: train again"):
+        publish(run, repository, CREATED)
+
+
+def test_a_run_of_other_code_names_both_versions(run: Path, repository: Path) -> None:
+    declare(run, layout_digest="0" * 64, code_version="0.0.9")
+    with pytest.raises(PublishError, match=r"by Ebbing 0\.0\.9 .*this code, \d.*train again"):
+        publish(run, repository, CREATED)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_run_that_does_not_read_is_refused(run: Path, repository: Path, text: str) -> None:
+    (run / "run.json").write_text(text)
+    with pytest.raises(PublishError, match=r"run\.json does not read as a run: train again"):
+        publish(run, repository, CREATED)
+
+
+def test_a_model_that_does_more_than_compute_is_refused(run: Path, repository: Path) -> None:
+    before = tree(repository)
+    write_archive(
+        run / "ranking" / "model.pt",
+        'def f() -> Tensor:\n  return torch.from_file("/etc/passwd", False, 4)\n',
+    )
+    declare(run)
+    with pytest.raises(PublishError, match=r"ranking/model\.pt: .*uses aten::from_file"):
+        publish(run, repository, CREATED)
+    assert tree(repository) == before
+
+
+def test_a_slow_model_is_refused(run: Path, repository: Path) -> None:
+    ticks = itertools.count()
+    with pytest.raises(PublishError, match=r"model\.pt takes 1000 ms .* allow more with --max-lat"):
+        publish_better(
+            run,
+            repository,
+            CREATED,
+            limit=LatencyLimit(p99_ms=999.0, rows=(1,), calls=1),
+            clock=lambda: float(next(ticks)),
+        )
+    assert releases(repository) == []
+
+
+def test_a_run_that_changes_meanwhile_is_refused(
+    run: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copyfile = shutil.copyfile
+
+    def racing(source: Path, target: Path) -> None:
+        copyfile(source, target)
+        target.write_bytes(b"half of what")
+
+    monkeypatch.setattr("trainer.publish.shutil.copyfile", racing)
+    with pytest.raises(PublishError, match="changed while it was published"):
+        publish(run, repository, CREATED)
+    assert not (repository / "releases" / ".staging").exists()
+    assert releases(repository) == []
