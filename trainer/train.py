@@ -83,7 +83,9 @@ def train_run(
     declared.unlink(missing_ok=True)
 
     with reporter.stage("log", 1, "logs") as stage:
-        log, reading = load_log(run.data, run.reading)
+        whole, reading = load_log(run.data, run.reading)
+        # What shows no interest is no target, as it leaves no trace.
+        log = whole.engagements()
         tests = _held_out(log, run)
         train = tests.known
         stage.advance(1, events=len(log), users=len(log.user_ids), items=len(log.item_ids))

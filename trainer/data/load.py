@@ -46,8 +46,8 @@ class DataReport:
     format: str
     """Of the folder; see `trainer.data.formats`."""
     read: dict[str, int]
-    """Events, users and items that were read, items of the catalogue that no event has, and items
-    of events that the catalogue lacks."""
+    """Events, users and items that were read; events that show no interest, items of the catalogue
+    that no event has, and items of events that the catalogue lacks."""
     skipped: tuple[Skipped, ...]
     """Files of which rows were left out."""
     steps: tuple[Step, ...]
@@ -93,7 +93,8 @@ def load_log(
         available: bytes of memory that reading may take; None asks the system.
 
     Raises:
-        LogError: it cannot be read, needs too much memory, or cleaning leaves nothing of it.
+        LogError: it cannot be read, needs too much memory, has no event that shows interest, or
+            cleaning leaves nothing of it.
     """
     raw = read_raw(
         folder, config.max_bad_rows, available_memory() if available is None else available
@@ -104,6 +105,7 @@ def load_log(
         "events": len(log),
         "users": len(log.user_ids),
         "items": len(log.item_ids),
+        "events_without_interest": len(log) - len(log.engagements()),
         "items_without_events": int((~had).sum()),
         "items_outside_the_catalogue": len(log.item_ids) - len(raw.catalogue),
     }
@@ -111,4 +113,9 @@ def load_log(
         cleaned, steps = clean(log, config.cleaning)
     except LogError as error:
         raise LogError(f"{folder}: {error}") from error
+    if not len(cleaned.engagements()):
+        raise LogError(
+            f"{folder}: none of its {len(cleaned):,} events shows interest (all are dislikes or "
+            "impressions): give a log of what was taken, too"
+        )
     return cleaned, DataReport(raw.format, read, raw.skipped, steps, raw.notes)

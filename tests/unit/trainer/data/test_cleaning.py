@@ -201,6 +201,7 @@ def test_what_was_done_is_told(tmp_path: Path) -> None:
         "events": 4,
         "users": 2,
         "items": 4,
+        "events_without_interest": 0,
         "items_without_events": 1,
         "items_outside_the_catalogue": 1,
     }
@@ -215,5 +216,11 @@ def test_what_was_done_is_told(tmp_path: Path) -> None:
     assert rows_of(plain) == rows_of(read_log(tmp_path, 0.2))
     with pytest.raises(LogError, match="cleaning left no event"):
         load_log(tmp_path, DataConfig(0.2, CleaningConfig(user_events=9)))
+    for name in ("user_data", "item_data"):
+        (tmp_path / f"{name}.csv").write_text(f"{name[:4]}_id\n")
+    (tmp_path / "events.csv").unlink()
+    (tmp_path / "labels.csv").write_text("user_id,item_id,label\na,i,0\nb,i,0\n")
+    with pytest.raises(LogError, match="none of its 2 events shows interest"):
+        load_log(tmp_path, DataConfig())
     with pytest.raises(ValueError, match="a share of bad rows"):
         DataConfig(10)
