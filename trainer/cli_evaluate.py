@@ -144,6 +144,12 @@ def forgetting(
         typer.Option(help="Write user_id,interest,retention of each case, as CSV."),
     ] = None,
     report: ReportFolder = None,
+    max_bad_rows: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of a file's rows that may not read; they are left out."
+        ),
+    ] = 0.0,
 ) -> None:
     """Fit the forgetting engine on the first 80 % of a log and ask it which interests come back.
 
@@ -169,7 +175,7 @@ def forgetting(
         outputs = _Outputs(json_file, "--scores", scores, report)
         reporter = Reporter()
         with reporter.stage("log", 1, "logs") as stage:
-            log = read_log(data)
+            log = read_log(data, max_bad_rows)
             stage.advance(1, events=len(log), users=len(log.user_ids), items=len(log.item_ids))
         name = data.resolve().name
         evaluation = evaluate_forgetting(log, horizon * 86_400, f"fitted on {name}", reporter)

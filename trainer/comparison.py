@@ -112,7 +112,7 @@ def _measured(
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Figures of a run and of a release on the same tests of a log, which the run has not seen."""
     try:
-        log, _ = load_log(data, run.reading())
+        log = load_log(data, run.reading())[0].engagements()
         tests = held_out_for(run, log, Question())
         refuse_trained(run, log, tests, data)
         forgetting = live.verify(repository)

@@ -49,7 +49,7 @@ def evaluate_run(
     """
     run = Run.read(folder)
     with reporter.stage("log", 1, "logs") as stage:
-        log, _ = load_log(data, run.reading())
+        log = load_log(data, run.reading())[0].engagements()
         stage.advance(1, events=len(log), users=len(log.user_ids), items=len(log.item_ids))
     tests = held_out_for(run, log, question or Question())
     refuse_trained(run, log, tests, data)

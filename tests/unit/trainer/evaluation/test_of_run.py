@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,22 @@ def test_a_run_until_a_cut_is_asked_for_what_came_after(
     assert row["ndcg_at_10"] == pytest.approx(trained["ndcg_at_10"])
     every = evaluate_run(folder, data, reporter, Question("temporal", "all")).to_json()
     assert every["asked"]["tests"] > found["asked"]["tests"]
+
+
+def test_what_shows_no_interest_is_no_test(
+    trained: Path, data: Path, tmp_path: Path, reporter: Reporter
+) -> None:
+    with gzip.open(data / "events.csv.gz", "rt") as file:
+        header, *rows = file.read().splitlines()
+    passed_over = [",".join([*row.split(",")[:2], "impression", "1999999999"]) for row in rows[::3]]
+    with gzip.open(tmp_path / "events.csv.gz", "wt") as file:
+        file.write("\n".join([header, *rows, *passed_over]))
+    shutil.copy(data / "items.csv.gz", tmp_path)
+    with_them, without = (
+        evaluate_run(trained, folder, reporter).to_json()["full_catalogue"]["retrieval"]
+        for folder in (tmp_path, data)
+    )
+    assert with_them == without
 
 
 def test_a_run_that_saw_its_tests_is_refused(trained: Path, data: Path, reporter: Reporter) -> None:
