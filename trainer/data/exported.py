@@ -10,7 +10,7 @@ import polars as pl
 from ebbing.events import event_type_from_name
 from ebbing.exported import ExportError, parts, progress
 from trainer.data.memory import refuse_above
-from trainer.data.raw import Interests, Names, RawEvents, RawLog
+from trainer.data.raw import Interests, Names, RawEvents, RawLog, gone
 
 GROUP_BYTES = 64 << 20
 """Days are read together up to so many bytes of files, and one that has more by itself."""
@@ -37,7 +37,7 @@ def read_export(folder: Path, available: int | None = None) -> RawLog:
 
     Raises:
         ExportError: there is no event with an item, or the export cannot be read.
-        LogError: too little memory.
+        LogError: too little memory, or a part goes away meanwhile.
     """
     paths = parts(folder)
     if not paths:
@@ -54,6 +54,8 @@ def read_export(folder: Path, available: int | None = None) -> RawLog:
             one, newest = _read(group, types, users, items)
             events.append(one)
             about.append(newest)
+    except FileNotFoundError as error:
+        raise gone(folder, error) from error
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ExportError(f"{folder}: cannot be read ({reason}): export it again") from error
@@ -63,12 +65,13 @@ def read_export(folder: Path, available: int | None = None) -> RawLog:
     user_ids, user = users.encode(table["user_id"])
     item_ids, item = items.encode(table["item_id"])
     newest = _newest(pl.concat(about)).select(pl.col("item_id").cast(pl.String), "interests")
+    shown = {item: _shared(interests) for item, interests in newest.iter_rows()}
     return RawLog(
         "export",
         RawEvents(
             user_ids, item_ids, user, item, table["type"].to_numpy(), table["time"].to_numpy()
         ),
-        {item: _shared(interests) for item, interests in newest.iter_rows()},
+        {item: shown[item] for item in item_ids if item in shown},
     )
 
 

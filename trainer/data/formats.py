@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ebbing.exported import ExportError
 from trainer.data.article import is_article, read_article
+from trainer.data.beside import read_contents, read_relations
 from trainer.data.exported import is_export, read_export
 from trainer.data.movielens import read_movielens, release_of
-from trainer.data.plain import read_contents, read_items, read_plain, read_relations, there
+from trainer.data.plain import read_items, read_plain, there
 from trainer.data.raw import LogError, RawLog
 
 FORMATS = (
@@ -45,20 +46,22 @@ def read_raw(folder: Path, max_bad: float, available: int | None) -> RawLog:
             f"{FORMATS}"
         )
     relations, skipped = read_relations(folder, max_bad)
-    return replace(raw, relations=relations, skipped=(*raw.skipped, *skipped))
+    return replace(
+        raw,
+        contents={**raw.contents, **read_contents(folder)},
+        relations=relations,
+        skipped=(*raw.skipped, *skipped),
+    )
 
 
 def _exported(folder: Path, max_bad: float, available: int | None) -> RawLog:
-    """An export, and a catalogue and contents that may lie beside it and say more."""
+    """An export, and a catalogue that may lie beside it and knows more."""
     try:
         raw = read_export(folder, available)
     except ExportError as error:
         raise LogError(str(error)) from error
-    contents = read_contents(folder)
     path = there(folder, "items")
     if path is None:
-        return replace(raw, contents=contents)
+        return raw
     catalogue, skipped = read_items(path, max_bad)
-    return replace(
-        raw, catalogue={**raw.catalogue, **catalogue}, contents=contents, skipped=skipped
-    )
+    return replace(raw, catalogue={**raw.catalogue, **catalogue}, skipped=skipped)

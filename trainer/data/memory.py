@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import resource
+import zlib
 from pathlib import Path
 
 from trainer.data.raw import LogError, gone
@@ -54,20 +57,22 @@ def estimated_rows(path: Path) -> int:
         size = path.stat().st_size
         with opened(path) as file:
             sample = file.read(_SAMPLE_BYTES)
-            if path.suffix == ".gz":
-                with path.open("rb") as packed:
-                    # The last four bytes tell the unpacked size up to multiples of 4 GiB.
-                    packed.seek(max(size - 4, 0))
-                    told = int.from_bytes(packed.read(4), "little")
-                # Text packs to a twentieth at best.
-                wraps = max(0, (size * 4 - told) >> 32)
-                size = told + (wraps << 32)
-    except EOFError:
+            if isinstance(file, gzip.GzipFile):
+                size = _unpacked(path, size * len(sample) / max(file.fileobj.tell(), 1))
+    except (EOFError, gzip.BadGzipFile, zlib.error):
         return 0  # a damaged file is refused by its reader, which knows more
     except OSError as error:
         raise gone(path, error) from error
     lines = sample.count(b"\n") or 1
     return round(size * lines / max(len(sample), 1))
+
+
+def _unpacked(path: Path, about: float) -> int:
+    """The size that a packed file tells of its content, which it does up to multiples of 4 GiB."""
+    with path.open("rb") as packed:
+        packed.seek(-4, os.SEEK_END)
+        told = int.from_bytes(packed.read(4), "little")
+    return told + max(round((about - told) / 2**32), 0) * 2**32
 
 
 def available_memory() -> int | None:

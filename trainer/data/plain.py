@@ -1,10 +1,5 @@
-"""The plain format: a file of events, one of items, and what may lie beside them.
-
-`events.csv[.gz]` with `user_id,item_id,event_type,event_time`, `items.csv[.gz]` with
-`item_id,interests` (paths joined by `|`), optionally `relations.csv[.gz]` with
-`user_id,other_user_id[,strength]`, and `contents/<modality>.parquet|csv[.gz]` with `item_id` and
-the numbers of its vector.
-"""
+"""The plain format: `events.csv` with `user_id,item_id,event_type,event_time`, and `items.csv` with
+`item_id,interests` (paths joined by `|`). Each may be packed with gzip."""
 
 from __future__ import annotations
 
@@ -23,11 +18,9 @@ from trainer.data.raw import (
     RawEvents,
     RawLog,
     Skipped,
-    Vectors,
-    gone,
     parse_interests,
 )
-from trainer.data.rows import CSV, Field, Rows, header, identifier, number, read_rows, words
+from trainer.data.rows import CSV, Field, Rows, identifier, number, read_rows, words
 from trainer.data.times import in_seconds
 
 SECONDS = "write UTC seconds, such as 1717200000"
@@ -62,9 +55,7 @@ def read_plain(folder: Path, max_bad: float, available: int | None) -> RawLog:
         in_seconds(rows, "event_time"),
     )
     catalogue, skipped = read_items(find(folder, "items"), max_bad)
-    return RawLog(
-        "plain", events, catalogue, read_contents(folder), skipped=(*rows.skipped, *skipped)
-    )
+    return RawLog("plain", events, catalogue, skipped=(*rows.skipped, *skipped))
 
 
 def raw_events(
@@ -114,92 +105,6 @@ def refuse_twice(rows: Rows, column: str) -> None:
         )
 
 
-def read_relations(folder: Path, max_bad: float) -> tuple[pl.DataFrame | None, tuple[Skipped, ...]]:
-    """`user_id`, `other_user_id` and `strength` of relations, where the folder has them.
-
-    Raises:
-        LogError: they do not read.
-    """
-    path = there(folder, "relations")
-    if path is None:
-        return None, ()
-    fields = [identifier("user_id"), identifier("other_user_id")]
-    if "strength" in header(path):
-        fields.append(_positive("strength"))
-    rows = read_rows(path, fields, CSV, max_bad)
-    return rows.table, rows.skipped
-
-
-def read_contents(folder: Path) -> dict[str, Vectors]:
-    """Content vectors by modality: the files of `contents/`, named for it.
-
-    Raises:
-        LogError: a file does not read, has an item twice, or a vector of another width.
-    """
-    found: dict[str, Vectors] = {}
-    for path in sorted((folder / "contents").glob("*")):
-        modality, _, ending = path.name.partition(".")
-        if ending == "parquet":
-            found[modality] = _parquet_vectors(path)
-        elif ending in ("csv", "csv.gz"):
-            columns = [name for name in header(path) if name != "item_id"]
-            rows = read_rows(
-                path,
-                (
-                    identifier("item_id"),
-                    *(number(name, "write a number, or nothing", True) for name in columns),
-                ),
-            )
-            refuse_twice(rows, "item_id")
-            found[modality] = Vectors(
-                rows.table["item_id"].to_list(),
-                rows.table.select(columns).to_numpy().astype(np.float32),
-            )
-    return found
-
-
-def _parquet_vectors(path: Path) -> Vectors:
-    """An `item_id` column beside one column of lists, or several of numbers."""
-    try:
-        table = pl.read_parquet(path)
-    except OSError as error:
-        raise gone(path, error) from error
-    except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-        raise LogError(f"{path}: cannot be read as Parquet ({reason}); write it again") from error
-    columns = [name for name in table.columns if name != "item_id"]
-    if "item_id" not in table.columns or not columns:
-        raise LogError(f"{path}: needs a column item_id and a vector beside it")
-    ids = table["item_id"].cast(pl.String)
-    for bad, what in ((ids.is_null(), "is empty"), (~ids.is_first_distinct(), "appears twice")):
-        if bad.any():
-            raise LogError(
-                f"{path}: row {bad.arg_max() + 1}: item_id {what}; give each item one row"
-            )
-    if len(columns) == 1 and isinstance(table.schema[columns[0]], pl.List | pl.Array):
-        lists = table[columns[0]].cast(pl.List(pl.Float32))
-        widths = lists.list.len()
-        width = int(widths.drop_nulls().first() or 0)
-        other = (widths != width).fill_null(False)
-        if other.any():
-            raise LogError(
-                f"{path}: row {other.arg_max() + 1}: a vector of {widths[other.arg_max()]} numbers "
-                f"among vectors of {width}; write vectors of one length"
-            )
-        values = np.full((len(ids), width), np.nan, np.float32)
-        values[lists.is_not_null().to_numpy()] = (
-            lists.drop_nulls().explode().to_numpy().reshape(-1, width)
-        )
-        return Vectors(ids.to_list(), values)
-    try:
-        numbers = table.select(pl.col(columns).cast(pl.Float32))
-    except pl.exceptions.PolarsError as error:
-        raise LogError(
-            f"{path}: a column beside item_id holds no numbers; leave it out of contents/"
-        ) from error
-    return Vectors(ids.to_list(), numbers.to_numpy())
-
-
 def there(folder: Path, name: str) -> Path | None:
     """The file `name.csv` of a folder, packed or not, if there is one."""
     for path in (folder / f"{name}.csv.gz", folder / f"{name}.csv"):
@@ -240,13 +145,3 @@ def _event_type(column: str) -> Field:
         f"unknown {column}",
         f"use one of {', '.join(kind.name.lower() for kind in _KNOWN)}",
     )
-
-
-def _positive(column: str) -> Field:
-    plain = number(column, "write a number above 0")
-
-    def parse(text: pl.Expr) -> pl.Expr:
-        value = plain.parse(text)
-        return pl.when(value > 0).then(value)
-
-    return Field(column, parse, f"{column} is not a number above 0", plain.remedy)

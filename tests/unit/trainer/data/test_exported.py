@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from ebbing.events import EventType
 from ebbing.exported import FORMAT, PROGRESS_FILE, part_path
+from trainer.data import exported
 from trainer.data.log import LogError, read_log
 
 SCHEMA = {
@@ -95,6 +97,31 @@ def test_a_catalogue_and_relations_may_lie_beside_it(folder: Path) -> None:
     assert about["i8"] == (("go", 1.0),)
     assert about["i3"] == (("mine", 1.0),)
     assert log.relations.tolist() == [[1, 0]]
+
+
+def test_days_read_group_by_group_are_one_log(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = read_log(folder)
+    monkeypatch.setattr(exported, "GROUP_BYTES", 1)
+    by_days = read_log(folder)
+    assert by_days.user_ids == at_once.user_ids
+    assert by_days.item_ids == at_once.item_ids
+    assert by_days.interests == at_once.interests
+    for column in ("users", "items", "types", "times"):
+        np.testing.assert_array_equal(getattr(by_days, column), getattr(at_once, column))
+
+
+def test_an_export_that_goes_away_midway_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def types(paths: list[Path]) -> dict[str, int]:
+        shutil.rmtree(folder)
+        return {}
+
+    monkeypatch.setattr(exported, "_types", types)
+    with pytest.raises(LogError, match="went away while the log was read"):
+        read_log(folder)
 
 
 def test_what_cannot_be_read_is_named_with_the_remedy(folder: Path, tmp_path: Path) -> None:

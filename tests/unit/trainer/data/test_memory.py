@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer.data import memory
 from trainer.data.formats import read_raw
 from trainer.data.memory import available_memory, check_memory, estimated_rows
 from trainer.data.raw import LogError
@@ -53,3 +54,19 @@ def test_the_memory_available_respects_the_limit_of_the_process() -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     ).stdout
     assert told.strip() == "None" or 0 <= int(told) < limit
+
+
+def test_the_size_of_a_large_packed_file_is_judged_by_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv.gz"
+    # 5 GiB of text would tell a size of 1 GiB.
+    path.write_bytes(b"\0" * 100 + (1 << 30).to_bytes(4, "little"))
+    assert memory._unpacked(path, 4.8 * 2**30) == 5 << 30
+    assert memory._unpacked(path, 0.9 * 2**30) == 1 << 30
+
+
+def test_a_damaged_file_is_left_to_its_reader(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv.gz"
+    path.write_bytes(b"no gzip")
+    assert estimated_rows(path) == 0
+    with pytest.raises(LogError, match="went away"):
+        estimated_rows(tmp_path / "nothing.csv")
