@@ -16,6 +16,7 @@ from ebbing.history import LAYOUT_DIGEST, MODEL_TENSORS, TensorSpec
 from ebbing.manifest import REQUIRED_MODELS
 from trainer.export import SAMPLE_DTYPES, ExportError, difference, outputs_of
 from trainer.latency import LatencyLimit, TooSlowError, measure
+from trainer.precision import TOLERANCES, Precision, Tolerance
 from trainer.runs import Run
 from trainer.samples import restore
 
@@ -43,6 +44,21 @@ def models_of(run: Run) -> list[str]:
         if name not in files:
             raise UnfitError(f"{where} declares no {name}: train again with this version")
     return run.models
+
+
+def precision_of(run: Run) -> Precision:
+    """What a run's models compute in.
+
+    Raises:
+        UnfitError: it names none that this code knows.
+    """
+    precision: Precision = (run.declared.get("parity") or {}).get("precision", "fp32")
+    if precision not in TOLERANCES:
+        raise UnfitError(
+            f"{run.folder / 'run.json'}: models in {precision!r}, of which nothing is known here: "
+            f"train again, in one of {', '.join(TOLERANCES)}"
+        )
+    return precision
 
 
 def check_contract(path: Path, model: str) -> None:
@@ -107,8 +123,9 @@ def check_model(
         ) from error
     path = run.folder / model / "model.pt"
     module = run.model(model)
+    tolerance = TOLERANCES[precision_of(run)]
     worst = max(
-        _check_answers(path, module, MODEL_TENSORS[model][1], inputs, outputs, rows)
+        _check_answers(path, module, MODEL_TENSORS[model][1], inputs, outputs, rows, tolerance)
         for rows in (len(inputs[0]), 1)
     )
     try:
@@ -126,6 +143,7 @@ def _check_answers(
     inputs: list[Tensor],
     expected: list[Tensor],
     rows: int,
+    tolerance: Tolerance,
 ) -> float:
     """Ask some rows of the requests; returns the largest difference of an answer."""
     try:
@@ -148,7 +166,7 @@ def _check_answers(
                 "train again with this version"
             )
         try:
-            worst = max(worst, difference(spec.name, wanted[:rows], answer))
+            worst = max(worst, difference(spec.name, wanted[:rows], answer, tolerance))
         except ExportError as error:
             raise UnfitError(f"{path}: not what training recorded: {error}; train again") from error
     return worst

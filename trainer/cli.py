@@ -101,6 +101,13 @@ def train(
             "ends as it would have.",
         ),
     ] = False,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="What the exported models compute in: fp32; or bf16 or fp16, where Triton's "
+            "device has them."
+        ),
+    ] = "fp32",
 ) -> None:
     """Train the models and the forgetting parameters on a log.
 
@@ -133,11 +140,14 @@ def train(
         from trainer.evaluation.protocol import EvaluationError
         from trainer.export import ExportError
         from trainer.place import TrainingError
+        from trainer.precision import TOLERANCES
         from trainer.recipes import RECIPES
         from trainer.train import TrainingRun, train_run
 
     if device not in ("auto", "cpu", "cuda"):
         raise CommandError(f"no device {device!r}: use auto, cpu or cuda")
+    if precision not in TOLERANCES:
+        raise CommandError(f"no precision {precision!r}: use one of {', '.join(TOLERANCES)}")
     if recipe not in RECIPES:
         raise CommandError(f"no recipe {recipe!r}: use one of {', '.join(RECIPES)}")
     try:
@@ -147,7 +157,16 @@ def train(
     try:
         result = train_run(
             TrainingRun(
-                data, out, RECIPES[recipe](), seed, budget_seconds, reading, until, device, resume
+                data,
+                out,
+                RECIPES[recipe](),
+                seed,
+                budget_seconds,
+                reading,
+                until,
+                device,
+                resume,
+                precision,
             ),
             reporter,
         )

@@ -17,12 +17,11 @@ from ebbing.features import CANDIDATE_FEATURES
 from ebbing.history import HISTORY_LENGTH, TensorSpec
 from ebbing.torchscript import TorchScriptError, check_archive
 from trainer.operators import check_graphs
+from trainer.precision import TOLERANCES, Precision, Tolerance, reduce_precision
 
-PARITY_ATOL = 1e-4
-"""Largest difference between the eager module and its export, in any float output."""
-
-MAX_MOVED = 0.01
-"""Largest share of integers, which name items in order of score, that may trade places."""
+FP32 = TOLERANCES["fp32"]
+PARITY_ATOL = FP32.largest
+"""Largest difference between the eager module and its export in 32 bits, in any float output."""
 
 PARITY_SEED = 20_250_601
 """Seed of the random histories the two are compared on."""
@@ -41,17 +40,21 @@ class Exporter(Protocol):
         """Write the module to `path` and compare the reloaded file with it on `samples`.
 
         Returns:
-            The largest difference of any float output.
+            The largest difference of any float output, as the precision's tolerance counts it.
 
         Raises:
-            ExportError: it differs by more than `PARITY_ATOL`, an output is not finite, or it
-                uses operators a published model may not.
+            ExportError: it differs by more than the precision's tolerance, an output is not
+                finite, or it uses operators a published model may not.
         """
         ...
 
 
 class TorchScriptExporter:
-    """Exports by scripting; frozen where that changes nothing."""
+    """Exports by scripting; frozen where that changes nothing, or where 16 bits need it."""
+
+    def __init__(self, precision: Precision = "fp32") -> None:
+        """`precision`: what the file computes in; its inputs and outputs stay what they are."""
+        self.precision = precision
 
     def export(self, module: nn.Module, samples: Sequence[tuple[Tensor, ...]], path: Path) -> float:
         """As `Exporter.export`."""
@@ -59,11 +62,15 @@ class TorchScriptExporter:
         with _knowingly_deprecated():
             scripted = torch.jit.script(module.eval())
             try:
-                torch.jit.save(torch.jit.freeze(scripted, _exported_methods(module)), path)
-                return _compared(module, path, samples)
+                frozen = torch.jit.freeze(scripted, _exported_methods(module))
+                reduce_precision(frozen, self.precision)
+                torch.jit.save(frozen, path)
+                return _compared(module, path, samples, TOLERANCES[self.precision])
             except ExportError:
+                if self.precision != "fp32":
+                    raise
                 torch.jit.save(scripted, path)
-                return _compared(module, path, samples)
+                return _compared(module, path, samples, FP32)
 
 
 def _exported_methods(module: nn.Module) -> list[str]:
@@ -75,9 +82,11 @@ def _exported_methods(module: nn.Module) -> list[str]:
     return [n for n, found in modifiers.items() if found is FunctionModifiers.EXPORT]
 
 
-def _compared(module: nn.Module, path: Path, samples: Sequence[tuple[Tensor, ...]]) -> float:
+def _compared(
+    module: nn.Module, path: Path, samples: Sequence[tuple[Tensor, ...]], tolerance: Tolerance
+) -> float:
     try:
-        return parity(module, load_exported(path), samples)
+        return parity(module, load_exported(path), samples, tolerance)
     except TorchScriptError as error:
         raise ExportError(str(error)) from error
 
@@ -107,7 +116,12 @@ def _knowingly_deprecated() -> Iterator[None]:
         yield
 
 
-def parity(one: nn.Module, other: nn.Module, samples: Sequence[tuple[Tensor, ...]]) -> float:
+def parity(
+    one: nn.Module,
+    other: nn.Module,
+    samples: Sequence[tuple[Tensor, ...]],
+    tolerance: Tolerance = FP32,
+) -> float:
     """Largest difference of two modules over all samples and float outputs.
 
     Raises:
@@ -118,15 +132,15 @@ def parity(one: nn.Module, other: nn.Module, samples: Sequence[tuple[Tensor, ...
         for inputs in samples:
             answers = zip(outputs_of(one(*inputs)), outputs_of(other(*inputs)), strict=True)
             for number, (a, b) in enumerate(answers):
-                worst = max(worst, difference(f"output {number}", a, b))
+                worst = max(worst, difference(f"output {number}", a, b, tolerance))
     return worst
 
 
-def difference(name: str, wanted: Tensor, answer: Tensor) -> float:
-    """Largest difference of two float tensors; 0 for integers, which must be equal.
+def difference(name: str, wanted: Tensor, answer: Tensor, tolerance: Tolerance = FP32) -> float:
+    """Largest difference of two float tensors, as `tolerance` counts it; 0 for integers.
 
     Raises:
-        ExportError: they differ by more than `PARITY_ATOL`, in shape or in type, or hold NaN.
+        ExportError: they differ by more than that, in shape or in type, or hold NaN.
     """
     if wanted.shape != answer.shape or wanted.dtype != answer.dtype:
         raise ExportError(
@@ -136,15 +150,30 @@ def difference(name: str, wanted: Tensor, answer: Tensor) -> float:
     if not wanted.is_floating_point():
         # Items whose scores tie may trade places; a wrong vocabulary moves most of them.
         moved = float((wanted != answer).float().mean())
-        if moved > MAX_MOVED:
+        if moved > tolerance.moved:
             raise ExportError(f"{name}: {moved:.1%} of the integers differ")
+        lost = _lost(wanted, answer)
+        if lost > tolerance.lost:
+            raise ExportError(f"{name}: {lost:.1%} of the integers are missing")
         return 0.0
     if not (bool(wanted.isfinite().all()) and bool(answer.isfinite().all())):
         raise ExportError(f"{name} holds NaN or infinity")
     worst = float((wanted - answer).abs().max())
-    if worst > PARITY_ATOL:
-        raise ExportError(f"{name} differs by {worst:.2g}, more than {PARITY_ATOL:.0e}")
+    if tolerance.relative:
+        worst /= max(float(wanted.abs().max()), 1e-12)
+    if worst > tolerance.largest:
+        of = " of its largest value" if tolerance.relative else ""
+        raise ExportError(f"{name} differs by {worst:.2g}{of}, more than {tolerance.largest:.0e}")
     return worst
+
+
+def _lost(wanted: Tensor, answer: Tensor) -> float:
+    """Share of the integers of each row that its answer does not have, wherever in it."""
+    if wanted.dim() < 2:
+        return float((wanted != answer).float().mean())
+    rows = zip(wanted.flatten(1).tolist(), answer.flatten(1).tolist(), strict=True)
+    shares = [len(set(row) - set(found)) / len(set(row)) for row, found in rows]
+    return sum(shares) / len(shares)
 
 
 def outputs_of(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -30,10 +30,10 @@ from ebbing.manifest import (
 )
 from ebbing.progress import Reporter
 from ebbing.signing import SigningKey
-from trainer.checks import UnfitError, check_contract, check_model, models_of
+from trainer.checks import UnfitError, check_contract, check_model, models_of, precision_of
 from trainer.comparison import Comparison, NotBetterError, decide
-from trainer.export import PARITY_ATOL
 from trainer.latency import LatencyLimit
+from trainer.precision import TOLERANCES
 from trainer.runs import Run, RunError
 
 STAGING = ".staging"
@@ -184,11 +184,15 @@ def _checked(
     clock: Callable[[], float],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a manifest says of the models' parity and latency."""
-    parity: dict[str, Any] = {}
+    precision = precision_of(run)
+    parity: dict[str, Any] = {
+        "precision": precision,
+        "tolerance": TOLERANCES[precision].largest,
+    }
     latency: dict[str, Any] = {"limit_p99_ms": limit.p99_ms, "threads": 1}
     for model in models:
         parity[model], latency[model] = check_model(run, model, limit, clock)
-    return {**parity, "tolerance": PARITY_ATOL}, latency
+    return parity, latency
 
 
 def _copy(run: Run, models: Sequence[str], staging: Path) -> dict[str, str]:

@@ -25,9 +25,10 @@ from trainer.data.log import EventLog, LogError
 from trainer.data.replay import replay
 from trainer.evaluation.protocol import HeldOut, leave_one_out, parse_cut, temporal
 from trainer.evaluation.ranking import EvaluationConfig, evaluate_ranking
-from trainer.export import PARITY_ATOL, Exporter, TorchScriptExporter, parity_samples
+from trainer.export import Exporter, TorchScriptExporter, parity_samples
 from trainer.forgetting import STEPS, FittedForgetting, fit_forgetting
 from trainer.place import DeviceName, peak_memory_bytes
+from trainer.precision import TOLERANCES, Precision
 from trainer.ranking import RankingResult, train_ranking
 from trainer.recipes import Recipe
 from trainer.report import write_report
@@ -67,6 +68,8 @@ class TrainingRun:
     """Where the retrieval model is trained."""
     resume: bool = False
     """Whether to go on where a killed run of the same log, recipe, seed and code left off."""
+    precision: Precision = "fp32"
+    """What the exported models compute in; 16 bits are for devices that have them."""
 
 
 def train_run(
@@ -105,7 +108,7 @@ def train_run(
         )
     ranking = _ranking(train, run, forgetting, retrieval, reporter)
     (run.out / "forgetting.json").write_text(forgetting.parameters.to_json(), encoding="utf-8")
-    parity, samples = _export(log, run.out, retrieval.model, ranking.model, reporter)
+    parity, samples = _export(log, run, retrieval.model, ranking.model, reporter)
     Trained.on(train).write(run.out / "trained.npy")
     evaluation = evaluate_ranking(
         log, tests, retrieval.model, ranking.model, forgetting.parameters, reporter, MEASURED
@@ -194,17 +197,18 @@ def _ranking(
 
 
 def _export(
-    log: EventLog, out: Path, retrieval: nn.Module, ranking: nn.Module, reporter: Reporter
+    log: EventLog, run: TrainingRun, retrieval: nn.Module, ranking: nn.Module, reporter: Reporter
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write both models; returns the parity figures and the recorded samples."""
     keys = item_keys(log.item_ids)
-    exporter: Exporter = TorchScriptExporter()
-    parity: dict[str, Any] = {"tolerance": PARITY_ATOL}
+    exporter: Exporter = TorchScriptExporter(run.precision)
+    tolerance = TOLERANCES[run.precision].largest
+    parity: dict[str, Any] = {"precision": run.precision, "tolerance": tolerance}
     samples = {}
     with reporter.stage("export", 2, "models") as stage:
         for name, module in (("retrieval", retrieval), ("ranking", ranking)):
             inputs = parity_samples(MODEL_TENSORS[name][0], keys)
-            parity[name] = exporter.export(module, inputs, out / name / "model.pt")
+            parity[name] = exporter.export(module, inputs, run.out / name / "model.pt")
             samples[name] = record(name, module, keys)
             stage.advance(1, difference=parity[name])
     return parity, samples

@@ -22,12 +22,14 @@ from ebbing.manifest import REQUIRED_MODELS, Manifest, ManifestError, releases, 
 from ebbing.progress import Reporter
 from ebbing.signing import SigningKey, new_signing_key
 from tests.harness.archive import write_archive
+from tests.unit.trainer.conftest import TINY
 from trainer.comparison import Comparison
 from trainer.export import load_exported
 from trainer.latency import LatencyLimit
 from trainer.publish import PublishError, Rename
 from trainer.publish import publish as publish_better
 from trainer.samples import restore
+from trainer.train import TrainingRun, train_run
 
 CREATED = "2025-06-01T00:00:00+00:00"
 CONTRACTS = Path(__file__).parents[3] / "triton_repo"
@@ -535,3 +537,22 @@ def test_a_run_that_changes_meanwhile_is_refused(
         publish(run, repository, CREATED)
     assert not (repository / "releases" / ".staging").exists()
     assert releases(repository) == []
+
+
+def test_a_run_in_16_bits_is_published_as_such(
+    run: Path, repository: Path, trained_in_16_bits: Path
+) -> None:
+    manifest = publish(trained_in_16_bits, repository, CREATED)
+    assert manifest.parity["precision"] == "bf16"
+    assert 1e-6 < manifest.parity["ranking"] <= manifest.parity["tolerance"] == 0.05
+    parity = {**manifest.parity, "precision": "fp4"}
+    declare(run, parity=parity)
+    with pytest.raises(PublishError, match=r"run\.json: models in 'fp4', of which nothing"):
+        publish(run, repository, CREATED)
+
+
+@pytest.fixture(scope="module")
+def trained_in_16_bits(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bf16")
+    train_run(TrainingRun(data, folder, TINY, precision="bf16"), REPORTER)
+    return folder
