@@ -22,14 +22,20 @@ EPOCHS = 8
 BATCH_USERS = 512
 LEARNING_RATE = 0.02
 """At its highest: it rises for a tenth of the steps, and falls from there."""
-PULL = 1.0
-"""Pull of the vectors to 0, per squared unit."""
-CHOICE_SHARE = 0.3
-"""Weight of the softmax beside the returns."""
 SLACK_PULL = 3.0
 """Pull of what each interest's record of returns may give way meanwhile, per squared log-odds."""
 FIRST_SPREAD = 0.05
 """Standard deviation of the vectors to begin with."""
+
+
+@dataclass(frozen=True)
+class Caution:
+    """How little is believed of what interests say of each other."""
+
+    pull: float
+    """Pull of the vectors to 0, per squared unit."""
+    choice_share: float
+    """Weight of the softmax beside the returns."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +134,15 @@ class Company:
         return heard
 
 
-def learn_company(users: Users, n_interests: int, seed: int) -> Company:
+def learn_company(users: Users, n_interests: int, caution: Caution, seed: int) -> Company:
     """Learn the vectors by Adam; deterministic on CPU."""
     with reproducible(seed, threads=1):
-        return _learned(users, n_interests, np.random.default_rng(seed))
+        return _learned(users, n_interests, caution, np.random.default_rng(seed))
 
 
-def _learned(users: Users, n_interests: int, order: np.random.Generator) -> Company:
+def _learned(
+    users: Users, n_interests: int, caution: Caution, order: np.random.Generator
+) -> Company:
     n_users = len(users.user_weight)
 
     def floats(values: np.ndarray) -> torch.Tensor:
@@ -179,9 +187,10 @@ def _learned(users: Users, n_interests: int, order: np.random.Generator) -> Comp
                 known[asked] + heard, returned[asked], weight, reduction="sum"
             )
             choice = torch.log_softmax(said @ hears.T + liking, 1)[taker, chosen[taken]]
-            loss = loss - CHOICE_SHARE * (user_weight[batch][taker] * choice).sum()
+            loss = loss - caution.choice_share * (user_weight[batch][taker] * choice).sum()
             share = weight.sum() / total
-            pulled = PULL * ((says**2).sum() + (hears**2).sum()) + SLACK_PULL * (slack**2).sum()
+            vectors = (says**2).sum() + (hears**2).sum()
+            pulled = caution.pull * vectors + SLACK_PULL * (slack**2).sum()
             loss = loss + share / 2 * pulled
             optimiser.zero_grad()
             (loss / max(len(asked), 1)).backward()

@@ -15,7 +15,7 @@ import numpy as np
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.population import Population
 from ebbing.interest.standing import FEATURES
-from trainer.company import Company, Users, learn_company
+from trainer.company import Caution, Company, Users, learn_company
 from trainer.cuts import Cut, cuts_of, usual_gap_of
 from trainer.data.log import EventLog
 from trainer.horizons import horizon_family
@@ -57,6 +57,11 @@ RESTRAINTS = (
 )
 """What is tried on the newest cut: for logs that tell much, that tell less, and that are better
 told by others. The last is taken for a log of one cut."""
+
+
+CAUTIONS = (Caution(1.0, 0.3), Caution(20.0, 1.0))
+"""What is tried of company: for logs where returns tell enough of it, and for those where little
+is to be believed, and rather what the user turns to at all."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +112,15 @@ class _Fitting:
         logistic = self._logistic(cuts, restraint, 0.0)
         return _Model(logistic, Company.none(self.n_interests), self.default_gap_s)
 
-    def with_company(self, plain: _Model, cuts: Sequence[Cut], restraint: Restraint) -> _Model:
+    def with_company(
+        self, plain: _Model, cuts: Sequence[Cut], restraint: Restraint, caution: Caution
+    ) -> _Model:
         """Learn company on what the logistic leaves, and fit that anew beside it."""
         model = plain
         weights = [cut.weight(restraint.cuts_to_half) for cut in cuts]
         for _ in range(ROUNDS):
             users = _users(cuts, [model.alone(cut) for cut in cuts], weights)
-            company = learn_company(users, self.n_interests, seed=0)
+            company = learn_company(users, self.n_interests, caution, seed=0)
             logistic = self._logistic(cuts, restraint, company.log_odds(users))
             model = replace(model, logistic=logistic, company=company)
         return model
@@ -162,13 +169,13 @@ def fit_forgetting(
     expected = None if prior is None else coefficients_of(prior)
     fitting = _Fitting(len(rows.names), usual_gap_of(newest, horizon_s), expected)
     metrics = {}
-    restraint, together = fitting.restraints[-1], False
+    restraint, caution = fitting.restraints[-1], None
     if len(cuts) > 1:
-        restraint, together, metrics["held_out"] = _chosen(fitting, cuts[1:], newest)
+        restraint, caution, metrics["held_out"] = _chosen(fitting, cuts[1:], newest)
     advance(2)
     model = fitting.plain(cuts, restraint)
-    if together:
-        model = fitting.with_company(model, cuts, restraint)
+    if caution is not None:
+        model = fitting.with_company(model, cuts, restraint, caution)
     model = _at_level_of(newest, model)
     advance(1)
     log_odds = [model.log_odds(cut) for cut in cuts]
@@ -182,8 +189,8 @@ def fit_forgetting(
 
 def _chosen(
     fitting: _Fitting, earlier: Sequence[Cut], newest: Cut
-) -> tuple[Restraint, bool, dict[str, float]]:
-    """Which restraint does best on the newest cut, whether company helps, and the figures there."""
+) -> tuple[Restraint, Caution | None, dict[str, float]]:
+    """Which restraint does best on the newest cut, which company if any helps, and the figures."""
     returned = newest.cases.returned
     tried = []
     for restraint in fitting.restraints:
@@ -191,10 +198,15 @@ def _chosen(
         said = model.log_odds(newest)
         tried.append((_loss_at_level(said, returned), said, model, restraint))
     _, said, plain, restraint = min(tried, key=lambda one: one[0])
-    heard = fitting.with_company(plain, earlier, restraint).log_odds(newest)
-    if not _helps(newest.cases, said, heard):
-        return restraint, False, _metrics(said, returned)
-    return restraint, True, _metrics(heard, returned)
+    believed = []
+    for caution in CAUTIONS:
+        heard = fitting.with_company(plain, earlier, restraint, caution).log_odds(newest)
+        if _helps(newest.cases, said, heard):
+            believed.append((_loss_at_level(heard, returned), heard, caution))
+    if not believed:
+        return restraint, None, _metrics(said, returned)
+    _, heard, caution = min(believed, key=lambda one: one[0])
+    return restraint, caution, _metrics(heard, returned)
 
 
 def _loss_at_level(log_odds: np.ndarray, returned: np.ndarray) -> float:

@@ -21,23 +21,24 @@ COLUMNS = (*FEATURES, "long_popularity", "medium_popularity", "short_popularity"
 SHARES = ("long_share", "medium_share", "short_share", "event_share")
 
 PRIOR = {
-    "frequency": -0.797,
+    "frequency": -0.14,
+    "once": -0.473,
     "recency": 0.0,
-    "gap": -0.216,
-    "overdue": -0.187,
-    "long_share": 0.334,
+    "gap": -0.232,
+    "overdue": -0.208,
+    "long_share": 0.275,
     "medium_share": 0.0,
-    "short_share": 0.109,
-    "event_share": 1.13,
-    "activity": 0.615,
-    "recent_activity": 0.607,
-    "breadth": 0.394,
-    "repetition": 0.342,
-    "steadiness": -0.0558,
+    "short_share": 0.105,
+    "event_share": 0.563,
+    "activity": 0.103,
+    "recent_activity": 0.595,
+    "breadth": 0.243,
+    "repetition": 0.262,
+    "steadiness": -0.0804,
     "absence": 0.0,
-    "long_popularity": -0.164,
-    "medium_popularity": 0.0741,
-    "short_popularity": 0.401,
+    "long_popularity": -0.159,
+    "medium_popularity": 0.0667,
+    "short_popularity": 0.4,
 }
 """Log-odds a unit of each of `COLUMNS`, as `benchmarks/prior.py` learned them by `learn_prior` from
 five public logs (reviews, groceries, ratings, and two of check-ins): of what lies before the cut

@@ -53,6 +53,7 @@ _TEXTS = {
     "company": "what the user's other interests say of it",
     "horizon": "a horizon of {:.0f} days",
 }
+_ONCE, _AGAIN = "engaged once so far, so that its gap is assumed", "engaged more than once"
 
 
 def explain(
@@ -90,6 +91,12 @@ def explain(
     for feature, value in zip(FEATURES, measured, strict=True):
         values[feature] = float(np.exp(value) if feature in _PLAIN_LOG else np.expm1(value))
     return tuple(
-        Contribution(part, values[part], log_odds, _TEXTS[part].format(values[part]))
+        Contribution(part, values[part], log_odds, _text(part, values[part]))
         for part, log_odds in zip(PARTS, parts, strict=True)
     )
+
+
+def _text(part: str, value: float) -> str:
+    if part == "once":
+        return _ONCE if value > 0.5 else _AGAIN
+    return _TEXTS[part].format(value)

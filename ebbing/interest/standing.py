@@ -50,6 +50,7 @@ _LITTLE, _LITTLE_OF_ALL = 0.02, 0.1
 
 FEATURES = (
     "frequency",
+    "once",
     "recency",
     "gap",
     "overdue",
@@ -64,9 +65,10 @@ FEATURES = (
     "steadiness",
     "absence",
 )
-"""Of the interest: log(1 + x) of its events, of the days since the newest, of its usual gap in
-days, and of the wait in such gaps; the log of its share in the user's attention of two years, half
-a year and two weeks, and in her events. Of the user: log(1 + x) of her events and of the latest as
+"""Of the interest: log(1 + x) of its events, of whether it came but once (1 or 0), so that its gap
+is one assumed, of the days since the newest, of its usual gap in days, and of the wait in such
+gaps; the log of its share in the user's attention of two years, half a year and two weeks, and in
+her events. Of the user: log(1 + x) of her events and of the latest as
 the bank sums them; of her interests; the log of events a new interest brought beyond its first; of
 the four-day slots of the last months she was there in; and log(1 + days) since her newest event.
 
@@ -167,12 +169,13 @@ def features(standing: Standing, at: ArrayLike, default_gap_s: float) -> Floats:
 
     out = np.empty((len(owner), len(FEATURES)))
     out[:, 0] = s.count
-    out[:, 1] = recency / DAY_S
-    out[:, 2] = gap / DAY_S
-    out[:, 3] = recency / gap
-    np.log1p(out[:, :4], out=out[:, :4])
-    out[:, 4:7] = (s.attention + _LITTLE) / (s.total[owner] + _LITTLE_OF_ALL)
-    out[:, 7] = s.count / s.events[owner]
-    np.log(out[:, 4:8], out=out[:, 4:8])
-    out[:, 8:] = of_user[owner]
+    out[:, 1] = s.count == 1
+    out[:, 2] = recency / DAY_S
+    out[:, 3] = gap / DAY_S
+    out[:, 4] = recency / gap
+    np.log1p(out[:, :5], out=out[:, :5])
+    out[:, 5:8] = (s.attention + _LITTLE) / (s.total[owner] + _LITTLE_OF_ALL)
+    out[:, 8] = s.count / s.events[owner]
+    np.log(out[:, 5:9], out=out[:, 5:9])
+    out[:, 9:] = of_user[owner]
     return out

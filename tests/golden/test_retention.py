@@ -73,6 +73,7 @@ def direct_features(events: list[Event], name: str, at: float, default_gap_s: fl
 
     return [
         math.log(1 + n),
+        math.log(1 + (n == 1)),
         math.log(1 + recency / DAY_S),
         math.log(1 + gap / DAY_S),
         math.log(1 + recency / gap),

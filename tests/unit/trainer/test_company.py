@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from trainer.company import Company, Users, learn_company
+from trainer.company import Caution, Company, Users, learn_company
 
 INTERESTS = 12
+CAUTION = Caution(pull=1.0, choice_share=0.3)
 ENGAGED, RETURNS = 0, 1
 """Where planted: whoever has engaged the first comes back to the second."""
 
@@ -47,7 +50,7 @@ def gain(company: Company, users: Users) -> float:
 
 @pytest.fixture(scope="module")
 def learned() -> Company:
-    return learn_company(users_of(4000, 0, planted=True), INTERESTS, seed=0)
+    return learn_company(users_of(4000, 0, planted=True), INTERESTS, CAUTION, seed=0)
 
 
 def test_planted_company_is_learned(learned: Company) -> None:
@@ -65,8 +68,27 @@ def test_planted_company_is_learned(learned: Company) -> None:
 
 
 def test_noise_is_hardly_believed() -> None:
-    company = learn_company(users_of(4000, 0, planted=False), INTERESTS, seed=0)
+    company = learn_company(users_of(4000, 0, planted=False), INTERESTS, CAUTION, seed=0)
     assert abs(gain(company, users_of(2000, 1, planted=False))) < 2e-3
+
+
+def test_a_pull_keeps_noise_small() -> None:
+    few, unseen = users_of(300, 0, planted=False), users_of(2000, 1, planted=False)
+    bold, wary = (
+        learn_company(few, INTERESTS, replace(CAUTION, pull=pull), seed=0) for pull in (0.1, 30.0)
+    )
+    assert np.std(wary.log_odds(unseen)) < 0.5 * np.std(bold.log_odds(unseen))
+    assert abs(gain(wary, unseen)) < abs(gain(bold, unseen))
+
+
+def test_choices_tell_of_company_too(learned: Company) -> None:
+    """Where the returns of those who chose say nothing of it, what they chose does."""
+    users = users_of(4000, 0, planted=True)
+    mute = replace(users, case_weight=np.full(len(users.case), 1e-6))
+    said = learn_company(mute, INTERESTS, replace(CAUTION, choice_share=1.0), seed=0)
+    unheard = learn_company(mute, INTERESTS, replace(CAUTION, choice_share=0.0), seed=0)
+    heard, nothing = (np.abs(one.says @ one.hears.T).max() for one in (said, unheard))
+    assert heard > 10 * nothing
 
 
 def test_learning_is_deterministic() -> None:
@@ -85,7 +107,8 @@ def test_learning_is_deterministic() -> None:
         "chosen": random.integers(0, interests, len(owner[::5])),
     }
     one, same, other = (
-        learn_company(Users.of(weight=1.0, **arguments), interests, seed) for seed in (0, 0, 1)
+        learn_company(Users.of(weight=1.0, **arguments), interests, CAUTION, seed)
+        for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(one.says, same.says)
     np.testing.assert_array_equal(one.hears, same.hears)

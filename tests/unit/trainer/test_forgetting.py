@@ -12,6 +12,7 @@ from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.standing import FALLS_BY_WAITING, FEATURES, GROWS_BY_WAITING
 from ebbing.interest.trace import TraceTable
 from trainer import forgetting as module
+from trainer.company import Caution
 from trainer.cuts import Cut, FittingError
 from trainer.data.log import EventLog
 from trainer.data.replay import traced_events
@@ -174,6 +175,18 @@ def test_company_is_taken_where_it_helps() -> None:
     }
     assert widths[True] > 0
     assert widths[False] == 0
+
+
+@pytest.mark.parametrize("better", [0, 1])
+def test_the_caution_that_tells_more_of_the_newest_cut_is_taken(
+    better: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = Caution(pull=1e6, choice_share=0.0)
+    cautions = [deaf, deaf]
+    cautions[better] = Caution(pull=1.0, choice_share=0.3)
+    monkeypatch.setattr(module, "CAUTIONS", tuple(cautions))
+    population = fit_forgetting(lives(True), "test").parameters.population
+    assert np.abs(population.says @ population.hears.T).max() > 0.1
 
 
 def test_few_users_are_told_by_other_logs() -> None:

@@ -49,6 +49,7 @@ def test_contributions_add_up(parameters, horizon_days) -> None:
     [
         ("base", 1 / (1 + math.exp(2)), "the typical interest returns with 11.9%"),
         ("frequency", 3, "engaged 3 times"),
+        ("once", 0, "engaged more than once"),
         ("recency", 5, "last engaged 5.0 days ago"),
         ("gap", 10, "usually 10.0 days between events"),
         ("overdue", 0.5, "quiet for 0.5 of those gaps"),
@@ -66,6 +67,12 @@ def test_what_is_told_of_a_part(name: str, value: float, text: str) -> None:
     part = told()[name]
     assert part.value == pytest.approx(value, rel=1e-12)
     assert part.text == text
+
+
+def test_an_interest_engaged_once_is_told_to_be_so() -> None:
+    part = told("sports/cricket")["once"]
+    assert part.value == pytest.approx(1)
+    assert part.text == "engaged once so far, so that its gap is assumed"
 
 
 def test_shares_are_of_the_users_attention() -> None:

@@ -202,8 +202,8 @@ def test_hopeless_and_certain_interests_still_have_numbers(base: float) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"coefficients": (0.0,) * 5}, "14 features are needed: frequency"),
-        ({"typical": (0.0,) * 15}, "14 features are needed"),
+        ({"coefficients": (0.0,) * 5}, "15 features are needed: frequency"),
+        ({"typical": (0.0,) * 16}, "15 features are needed"),
         ({"horizon_s": 0.0}, "must be in the family"),
         ({"horizon_s": 29 * DAY_S}, "must be in the family"),
         ({"horizon_s": math.nan}, "must be in the family"),

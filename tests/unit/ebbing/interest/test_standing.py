@@ -44,6 +44,7 @@ def test_features_by_hand() -> None:
     left = (sum(tea) + short**2) * short**5
     expected = {
         "frequency": np.log1p([3, 1]),
+        "once": np.log1p([0, 1]),
         "recency": np.log1p([5, 7]),
         "gap": np.log1p([10, 30]),
         "overdue": np.log1p([0.5, 7 / 30]),
