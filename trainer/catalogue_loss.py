@@ -41,14 +41,16 @@ class CatalogueSoftmax(nn.Module):
         chance = torch.rand(self.n, dtype=torch.float64, device=user.device)
         drawn = torch.searchsorted(self.cumulative, chance).clamp(max=len(self.cumulative) - 1)
         rows = drawn + FIRST_ITEM_ROW
-        # index_select and embedding rather than indexing, whose gradient is slow on CPUs.
+        # index_select and embedding rather than indexing, whose gradient is slow on CPUs; one
+        # pass over all the scores wherever one will do, as there are far more of them than the rest.
         popularity = model.popularity[:, None]
-        negative = user @ table.index_select(0, rows).T - self.log_expected[drawn]
-        negative = negative + popularity.index_select(0, rows).T
-        negative = negative.masked_fill(rows[None] == target[:, None], float("-inf"))
+        bias = popularity.index_select(0, rows).squeeze(1) - self.log_expected[drawn]
+        negative = torch.addmm(bias, user, table.index_select(0, rows).T)
+        same = rows.int()[None] == target.int()[:, None]
+        negative = negative.masked_fill_(same, float("-inf"))
         positive = (user * nn.functional.embedding(target, table)).sum(dim=1)
         positive = positive + nn.functional.embedding(target, popularity).squeeze(1)
-        return torch.logsumexp(torch.cat([positive[:, None], negative], dim=1), dim=1) - positive
+        return nn.functional.softplus(torch.logsumexp(negative, dim=1) - positive)
 
 
 class Objective(nn.Module):

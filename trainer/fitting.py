@@ -44,9 +44,9 @@ class FittingConfig:
     """Passes over the log, at most."""
     patience: int = 5
     """Epochs without a better validation NDCG at 10 after which training stops."""
-    batch_positions: int = 2048
+    batch_positions: int = 1024
     """Events in a batch, padding included."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     """AdamW's rate after the warm-up; it falls linearly to a tenth."""
     warmup_steps: int = 100
     """Steps in which the rate rises from zero."""

@@ -16,12 +16,16 @@ def reproducible(seed: int, threads: int | None = None) -> Iterator[None]:
     `threads` is how many torch may use; none leaves that as it is.
     """
     before = torch.are_deterministic_algorithms_enabled()
+    filled_before = torch.utils.deterministic.fill_uninitialized_memory
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads or threads_before)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory before it is written, and filling it takes a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filled_before
         torch.set_num_threads(threads_before)
