@@ -102,6 +102,7 @@ def ranking(
     from trainer.evaluation.of_run import Question, evaluate_run
     from trainer.evaluation.protocol import EvaluationError
     from trainer.evaluation.ranking import EvaluationConfig
+    from trainer.evaluation.report import pages
     from trainer.outputs import OutputError
     from trainer.runs import RunError
 
@@ -122,7 +123,8 @@ def ranking(
             **evaluation.to_json(),
             **outputs.cost(),
         }
-        outputs.write(figures, evaluation.ranks_csv(), {})
+        written = pages(evaluation, figures) if outputs.folder else {}
+        outputs.write(figures, evaluation.ranks_csv(), written)
     except EvaluationError as error:
         raise CommandError(f"{data}: {error}") from error
     except (LogError, RunError, OutputError, OSError) as error:

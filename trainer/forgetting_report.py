@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +14,16 @@ from rich.table import Table
 from trainer.baselines import BASELINES
 from trainer.evaluate_forgetting import ForgettingEvaluation
 from trainer.metrics import CALIBRATION_BINS, equal_width_bins
+from trainer.plotting import (
+    INK,
+    MUTED,
+    PREDICTED,
+    plain,
+    plain_number,
+    png,
+    wilson,
+    with_interval,
+)
 
 COLUMNS = {"auc": "AUC", "user_auc": "user-AUC", "log_loss": "log loss", "brier": "Brier"}
 ENGINE = "Ebbing's engine"
@@ -27,7 +36,6 @@ GROUPS = ((1, 1), (2, 3), (4, 9), (10, None))
 RECENCY_BINS = 9
 CASES_A_BIN = 20
 """At least so many, or a share says little."""
-INK, MUTED, PREDICTED, OBSERVED = "#26303a", "#8a94a0", "#1f6fb4", "#d1582b"
 
 
 def table(evaluation: ForgettingEvaluation) -> Table:
@@ -57,8 +65,8 @@ def report(evaluation: ForgettingEvaluation, about: Mapping[str, Any]) -> dict[s
     """
     return {
         "report.md": _page(evaluation, about).encode(),
-        "reliability.png": _png(_reliability(evaluation)),
-        "curves.png": _png(_curves(evaluation)),
+        "reliability.png": png(_reliability(evaluation)),
+        "curves.png": png(_curves(evaluation)),
     }
 
 
@@ -132,7 +140,7 @@ def _reliability(evaluation: ForgettingEvaluation) -> Figure:
     figure = Figure(figsize=(6.4, 6.6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="perfect")
-    _observed(above, predicted, observed, cases, "engine, with 95 % interval")
+    with_interval(above, predicted, observed, cases, "engine, with 95 % interval")
     above.set(
         ylabel="share that returned",
         xlim=(0, 1),
@@ -145,10 +153,10 @@ def _reliability(evaluation: ForgettingEvaluation) -> Figure:
     bars = below.bar(edges[:-1], counts, np.diff(edges), align="edge", color=PREDICTED, alpha=0.75)
     below.bar_label(bars, [f"{n:,}" if n else "" for n in counts], fontsize=6.5, color=INK)
     below.set(xlabel="predicted retention", ylabel="cases", yscale="log")
-    below.yaxis.set_major_formatter(_plain_number)
+    below.yaxis.set_major_formatter(plain_number)
     below.yaxis.set_minor_locator(NullLocator())
     below.set_ylim(0.7, max(int(counts.max()) * 6, 10))
-    _plain(above, below)
+    plain(above, below)
     return figure
 
 
@@ -168,11 +176,11 @@ def _curves(evaluation: ForgettingEvaluation) -> Figure:
         panel.plot(
             days, predicted, color=PREDICTED, linewidth=2, marker=".", label="predicted retention"
         )
-        _observed(panel, days, observed, cases, "observed, with 95 % interval")
-        panel.set_ylim(0, min(1.03, 1.08 * max(predicted.max(), _wilson(observed, cases)[1].max())))
+        with_interval(panel, days, observed, cases, "observed, with 95 % interval")
+        panel.set_ylim(0, min(1.03, 1.08 * max(predicted.max(), wilson(observed, cases)[1].max())))
     panels[0].set_xscale("log")
     panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    panels[0].xaxis.set_major_formatter(_plain_number)
+    panels[0].xaxis.set_major_formatter(plain_number)
     panels[0].xaxis.set_minor_locator(NullLocator())
     for panel in panels[2:]:
         panel.set_xlabel("days since the newest engagement")
@@ -182,7 +190,7 @@ def _curves(evaluation: ForgettingEvaluation) -> Figure:
     figure.legend(*drawn.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     ahead = evaluation.horizon_s / 86_400
     figure.suptitle(f"Forgetting curves: return within {ahead:g} days", color=INK)
-    _plain(*panels)
+    plain(*panels)
     return figure
 
 
@@ -214,45 +222,3 @@ def _binned(
     predicted = np.bincount(bins, retention[which])[some] / cases[some]
     observed = np.bincount(bins, evaluation.returned[which])[some] / cases[some]
     return predicted, observed, cases[some]
-
-
-def _observed(axes: Axes, x: np.ndarray, share: np.ndarray, cases: np.ndarray, label: str) -> None:
-    low, high = _wilson(share, cases)
-    axes.errorbar(
-        x,
-        share,
-        yerr=np.stack([share - low, high - share]),
-        fmt="o",
-        markersize=5,
-        color=OBSERVED,
-        ecolor=OBSERVED,
-        elinewidth=1,
-        label=label,
-        zorder=3,
-    )
-
-
-def _wilson(share: np.ndarray, cases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % score interval of a share (Wilson 1927)."""
-    z2 = 1.96**2
-    middle = (share + z2 / (2 * cases)) / (1 + z2 / cases)
-    half = np.sqrt(z2 * (share * (1 - share) / cases + z2 / (4 * cases**2))) / (1 + z2 / cases)
-    return np.minimum(middle - half, share), np.maximum(middle + half, share)
-
-
-def _plain_number(value: float, _: int | None = None) -> str:
-    return f"{value:,g}"
-
-
-def _plain(*panels: Axes) -> None:
-    for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(alpha=0.25, linewidth=0.6)
-        panel.set_axisbelow(True)
-        panel.tick_params(colors=INK, labelsize=8)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120, format="png")
-    return buffer.getvalue()

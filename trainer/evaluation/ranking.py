@@ -81,12 +81,12 @@ class RankingEvaluation:
 
     def mean(self, scorer: str, name: str) -> Interval:
         """A mean figure of one of `SCORERS`."""
-        return self.means.interval(_column(scorer, name, self.names))
+        return self.means.interval(column(scorer, name, self.names))
 
     def gain(self, baseline: str, name: str) -> Interval:
         """By how much the retrieval model is above a baseline, by the same users."""
         return self.means.difference(
-            _column(RETRIEVAL, name, self.names), _column(baseline, name, self.names)
+            column(RETRIEVAL, name, self.names), column(baseline, name, self.names)
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -241,21 +241,22 @@ def _stacked(figures: Mapping[str, Mapping[str, np.ndarray]], names: tuple[str, 
     return np.column_stack([figures[scorer][name] for scorer in SCORERS for name in names])
 
 
-def _column(scorer: str, name: str, names: tuple[str, ...]) -> int:
+def column(scorer: str, name: str, names: tuple[str, ...]) -> int:
+    """Column of a figure of one of `SCORERS` among `SCORERS` × `names`."""
     return tuple(SCORERS).index(scorer) * len(names) + names.index(name)
 
 
 def _slice(one: Slice, means: Means) -> dict[str, Any]:
     def of(scorer: str) -> dict[str, Any]:
         return {
-            name: _interval(means.interval(_column(scorer, name, OF_SLICES))) for name in OF_SLICES
+            name: _interval(means.interval(column(scorer, name, OF_SLICES))) for name in OF_SLICES
         }
 
     def gain(scorer: str) -> dict[str, Any]:
         return {
             name: _interval(
                 means.difference(
-                    _column(RETRIEVAL, name, OF_SLICES), _column(scorer, name, OF_SLICES)
+                    column(RETRIEVAL, name, OF_SLICES), column(scorer, name, OF_SLICES)
                 )
             )
             for name in OF_SLICES
