@@ -1,82 +1,148 @@
-"""The training report: plots and a page of figures."""
+"""The training report: what was trained on what, how it went, and how good it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from trainer.curves import EpochFigures
 from trainer.data.load import data_page
-from trainer.evaluation.table import COLUMNS, rows
-from trainer.retrieval import EpochFigures
+from trainer.evaluation.plots import plots
+from trainer.evaluation.ranking import RankingEvaluation
+from trainer.evaluation.report import meanings, sections
+from trainer.plotting import INK, MUTED, OBSERVED, PREDICTED, plain, png
 
-TITLES = {"retrieval": "hit rate at 10", "ranking": "accuracy"}
+ACCURACY = {"retrieval": "hit rate at 10", "ranking": "accuracy"}
+"""What `EpochFigures.validation_accuracy` is of each model."""
 
 
 def write_report(
-    folder: Path, run: Mapping[str, Any], curves: Mapping[str, Sequence[EpochFigures]]
+    folder: Path,
+    run: Mapping[str, Any],
+    curves: Mapping[str, Sequence[EpochFigures]],
+    evaluation: RankingEvaluation,
 ) -> None:
-    """Write report.md and a PNG of the curves of each model into `folder`."""
+    """Write report.md and its plots into a run folder.
+
+    Args:
+        folder: of the run, with the files it declares.
+        run: what run.json holds.
+        curves: of each model; one without any is not drawn.
+        evaluation: whose figures `run["metrics"]` has.
+    """
     curves = {model: points for model, points in curves.items() if points}
-    for model, points in curves.items():
-        _plot(folder / f"{model}.png", points, model)
-    (folder / "report.md").write_text(_page(run, curves), encoding="utf-8")
+    drawn = {f"{model}.png": png(_curves(points, model)) for model, points in curves.items()}
+    for name, content in {**drawn, **plots(evaluation)}.items():
+        (folder / name).write_bytes(content)
+    lines = _page(folder, run, curves)
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _plot(path: Path, points: Sequence[EpochFigures], model: str) -> None:
+def _curves(points: Sequence[EpochFigures], model: str) -> Figure:
+    """Loss and accuracy by epoch; the epoch that validates best is marked."""
     epochs = [point.epoch for point in points]
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
-    loss.plot(epochs, [point.train_loss for point in points], label="training")
-    loss.plot(epochs, [point.validation_loss for point in points], label="validation")
-    loss.set(title=f"{model}: loss", xlabel="epoch", ylabel="nats")
-    loss.legend()
-    accuracy.plot(epochs, [point.validation_accuracy for point in points], color="C1")
-    accuracy.set(title=f"{model}: validation {TITLES[model]}", xlabel="epoch")
-    figure.savefig(path, dpi=110)
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    look = {"marker": ".", "linewidth": 1.8}
+    left.plot(epochs, [point.train_loss for point in points], color=MUTED, label="training", **look)
+    left.plot(
+        epochs,
+        [point.validation_loss for point in points],
+        color=PREDICTED,
+        label="validation",
+        **look,
+    )
+    left.set(title=f"{model} model: loss", ylabel="nats")
+    measured = {ACCURACY[model]: [point.validation_accuracy for point in points]}
+    ndcg = [point.validation_ndcg for point in points]
+    if np.isfinite(ndcg).any():
+        measured["NDCG at 10"] = ndcg
+    for colour, (label, values) in zip((PREDICTED, OBSERVED), measured.items(), strict=False):
+        right.plot(epochs, values, color=colour, label=label, **look)
+    decisive = np.array(list(measured.values())[-1], np.float64)
+    if np.isfinite(decisive).any():
+        best = int(np.nanargmax(decisive))
+        right.axvline(epochs[best], color=INK, linewidth=0.8, linestyle=":")
+        right.annotate(
+            f"best: {decisive[best]:.4f}",
+            (epochs[best], decisive[best]),
+            textcoords="offset points",
+            xytext=(-4, 6),
+            ha="right",
+            fontsize=8,
+            color=INK,
+        )
+    right.set(title=f"{model} model: validation")
+    right.margins(y=0.15)
+    for panel in (left, right):
+        panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.legend(frameon=False, fontsize=8)
+    plain(left, right)
+    return figure
 
 
-def _page(run: Mapping[str, Any], curves: Mapping[str, Sequence[EpochFigures]]) -> str:
+def _page(
+    folder: Path, run: Mapping[str, Any], curves: Mapping[str, Sequence[EpochFigures]]
+) -> Iterator[str]:
     metrics = run["metrics"]
-    lines = [
-        f"# Training report: recipe {run['recipe']}, seed {run['seed']}",
-        "",
-        f"Log: {run['counts']['events']:,} events of {run['counts']['users']:,} users on "
-        f"{run['counts']['items']:,} items, {run['window']['first']} to {run['window']['last']}. "
-        f"Trained in {run['seconds']:.0f} s.",
-        "",
-        "## Data",
-        "",
-        *data_page(run["data"]),
-        "",
-        "## Retrieval and ranking",
-        "",
-        f"Protocol: {run['protocol']}.",
-        "",
-        f"| | tests | {' | '.join(COLUMNS.values())} |",
-        "|---" * (len(COLUMNS) + 2) + "|",
-    ]
-    lines += [
-        f"| {title} | {tests:,} | {' | '.join(cells)} |" for title, tests, cells in rows(metrics)
-    ]
+    yield from (f"# Training report: recipe {run['recipe']}, seed {run['seed']}", "")
+    yield from (*_trained(run), "", *sections(metrics))
+    yield from ("## Data", "", *data_page(run["data"]), "")
+    yield from ("## How training went", "")
+    for model in curves:
+        yield from (f"![{model}]({model}.png)", "")
     ranking = metrics["ranking"]
-    lines += [
-        "",
-        f"Ranking model on {ranking['examples']} validation examples: loss {ranking['loss']:.4f}, "
-        f"accuracy {ranking['accuracy']:.4f}, AUC {ranking['auc']:.4f}.",
-        "",
-        "## Forgetting",
-        "",
-        "| cut | cases | base rate | AUC | log loss | of the base rate |",
-        "|---|---|---|---|---|---|",
-    ]
-    for cut, row in metrics["forgetting"].items():
-        lines.append(
-            f"| {cut.replace('_', ' ')} | {row['cases']} | {row['base_rate']:.4f} "
+    yield (
+        f"The ranking model on {ranking['examples']:,} examples held out to validate it: loss "
+        f"{ranking['loss']:.4f}, accuracy {ranking['accuracy']:.4f}, AUC {ranking['auc']:.4f}."
+    )
+    yield from ("", "## Forgetting", "", *_forgetting(metrics["forgetting"]), "")
+    yield from ("## Files", "", *_files(folder, run), "", *meanings())
+
+
+def _trained(run: Mapping[str, Any]) -> Iterator[str]:
+    counts, held_out = run["counts"], run["held_out"]
+    stopped = " until its time was up" if run["stopped_by_budget"] else ""
+    yield (
+        f"Trained{stopped} on {counts['training_events']:,} of {counts['events']:,} events of "
+        f"{counts['users']:,} users on {counts['items']:,} items, {run['window']['first']} to "
+        f"{run['window']['last']}; {held_out['events']:,} were held out, {held_out['tests']:,} of "
+        f"which are tests. It took {run['seconds']:,.0f} s and "
+        f"{run['peak_memory_bytes'] / 2**20:,.0f} MiB at most."
+    )
+
+
+def _forgetting(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    yield (
+        "Whether interests come back within the horizon, as retention predicts it, beside always "
+        "saying how often they do (more in `ebbing evaluate forgetting`):"
+    )
+    yield ""
+    yield "| cut | cases | base rate | AUC | log loss | of the base rate |"
+    yield "|---|---|---|---|---|---|"
+    for cut, row in metrics.items():
+        yield (
+            f"| {cut.replace('_', ' ')} | {row['cases']:,} | {row['base_rate']:.4f} "
             f"| {row['auc']:.4f} | {row['log_loss']:.4f} | {row['base_log_loss']:.4f} |"
         )
-    lines += ["", "## Curves", ""]
-    lines += [f"![{model}]({model}.png)\n" for model in curves]
-    return "\n".join(lines)
+
+
+def _files(folder: Path, run: Mapping[str, Any]) -> Iterator[str]:
+    yield "| file | KiB | sha256 begins with |"
+    yield "|---|---|---|"
+    for name, digest in run["files"].items():
+        size = (folder / name).stat().st_size / 1024
+        yield f"| `{name}` | {size:,.0f} | `{digest[:16]}` |"
+    worst = max(value for name, value in run["parity"].items() if name != "tolerance")
+    yield ""
+    yield (
+        f"The exported models answer as the trained ones did, to {worst:.1g} (allowed: "
+        f"{run['parity']['tolerance']:.0g}); code {run['code_version']}, input layout "
+        f"`{run['layout_digest'][:16]}`."
+    )

@@ -159,7 +159,8 @@ def train_run(
         "peak_memory_bytes": peak_memory_bytes(),
     }
     with reporter.stage("report", 1, "pages"):
-        write_report(run.out, result, {"retrieval": retrieval.curves, "ranking": ranking.curves})
+        curves = {"retrieval": retrieval.curves, "ranking": ranking.curves}
+        write_report(run.out, result, curves, evaluation)
     declared.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return result
 

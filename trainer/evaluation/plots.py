@@ -9,7 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from trainer.evaluation.measures import CUTOFFS, SLATE
-from trainer.evaluation.ranking import OF_SLICES, RETRIEVAL, SCORERS, RankingEvaluation, column
+from trainer.evaluation.ranking import (
+    OF_SLICES,
+    RETRIEVAL,
+    SCORERS,
+    SHORT,
+    RankingEvaluation,
+    column,
+)
 from trainer.metrics import CALIBRATION_BINS, equal_width_bins
 from trainer.plotting import (
     INK,
@@ -27,12 +34,6 @@ COLOURS = {
     "popular": MUTED,
     "recently_popular": "#c99a2e",
     "repeat": "#4b8b5b",
-}
-SHORT = {
-    RETRIEVAL: "retrieval model",
-    "popular": "most had",
-    "recently_popular": "most had lately",
-    "repeat": "own items again",
 }
 POPULARITY_BINS = 8
 TESTS_A_BIN = 20
@@ -127,8 +128,12 @@ def _popularity(evaluation: RankingEvaluation) -> Figure:
     wanted = had[evaluation.log.items[evaluation.tests.events]]
     bins = _bins(wanted)
     cases = np.bincount(bins)
-    lowest = np.array([wanted[bins == number].min() for number in range(len(cases))])
-    x = np.array([np.median(wanted[bins == number]) for number in range(len(cases))])
+    lowest, highest = (
+        np.array([edge(wanted[bins == number]) for number in range(len(cases))])
+        for edge in (np.min, np.max)
+    )
+    x = np.arange(len(cases))
+    spans = [f"{a:,}" if a == b else f"{a:,}–{b:,}" for a, b in zip(lowest, highest, strict=True)]
     # An item belongs to the last bin that begins at no more than what it was had.
     of_items = np.maximum(np.searchsorted(lowest, had, side="right") - 1, 0)
     for name, ranks in _ranks(evaluation).items():
@@ -143,9 +148,8 @@ def _popularity(evaluation: RankingEvaluation) -> Figure:
     left.set(title="Hit rate at 10 by popularity of the wanted item", ylabel="hit rate at 10")
     right.set(title="What slates are filled with", ylabel="share of the slates' items")
     for panel in (left, right):
-        panel.set(xscale="log", xlabel="times the item was had in training", ylim=(0, None))
-        panel.xaxis.set_major_formatter(plain_number)
-        panel.xaxis.set_minor_locator(NullLocator())
+        panel.set(xlabel="times the item was had in training", ylim=(0, None))
+        panel.set_xticks(x, spans)
     handles, labels = left.get_legend_handles_labels()
     more = right.get_legend_handles_labels()
     figure.legend(handles + more[0], labels + more[1], loc="outside lower center", ncols=5)

@@ -33,9 +33,17 @@ SCORERS = {
     "popular": "the items most had, the same for everybody",
     "recently_popular": "the items most had in the last 30 days",
     "repeat": "the user's own items, the newest first, then the items most had",
-    RETRIEVAL: "the retrieval model",
+    RETRIEVAL: "the retrieval model, by its scores",
 }
 """What ranks the whole catalogue, and how it is called for people."""
+
+SHORT = {
+    "popular": "most had",
+    "recently_popular": "most had lately",
+    "repeat": "own items again",
+    RETRIEVAL: "retrieval model",
+}
+"""The same in few words, for the heads of tables and for plots."""
 
 OF_SLICES = ("hit_rate_at_10", "ndcg_at_10", "mrr")
 """What is reported of slices too."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from trainer.evaluation.measures import CUTOFFS, SLATE
 from trainer.evaluation.plots import plots
-from trainer.evaluation.ranking import RETRIEVAL, SCORERS, RankingEvaluation
+from trainer.evaluation.ranking import RETRIEVAL, SCORERS, SHORT, RankingEvaluation
 from trainer.evaluation.reranking import ORDERS
 from trainer.evaluation.scorers import RECENT_DAYS
 from trainer.evaluation.slices import FEW_EVENTS, FEW_TRAINED
@@ -45,9 +45,9 @@ MEANINGS = (
     "whose rank is k or better, NDCG@k the mean of 1 / log2(1 + rank) over them and 0 over the "
     "others, MRR the mean of 1 / rank over all. One item is wanted a test, so that recall@k is "
     "HR@k, precision@k its k-th part, F1@k their harmonic mean, and accuracy HR@1.",
-    f"Over slates of {SLATE}: coverage is the share of the catalogue that anybody is shown; novelty "
-    "the mean of −log2 of the share of users who had an item; diversity the mean over pairs of "
-    "1 − cosine, of the shares of interests or of the model's item vectors.",
+    f"Over slates of {SLATE}: coverage is the share of the catalogue that anybody is shown; "
+    "novelty the mean of −log2 of the share of users who had an item; diversity the mean over "
+    "pairs of 1 − cosine, of the shares of interests or of the model's item vectors.",
     "Intervals hold 95 % of the means over users drawn with replacement, each with all their tests "
     "(percentile bootstrap); differences are taken over the same users. What lies on one side of 0 "
     "is unlikely to be chance.",
@@ -70,6 +70,7 @@ def pages(evaluation: RankingEvaluation, figures: Mapping[str, Any]) -> dict[str
         f"# {figures['run']} on {figures['data']}",
         "",
         *sections(figures),
+        *meanings(),
         f"Measured in {figures['seconds']:.1f} s with "
         f"{figures['peak_memory_bytes'] / 2**20:,.0f} MiB at most.",
         "",
@@ -87,6 +88,10 @@ def sections(figures: Mapping[str, Any]) -> Iterator[str]:
     yield from ("## What the ranker adds", "", *_reranking(figures), "")
     if figures["relevance"]["pairs"]:
         yield from ("![relevance](relevance.png)", "")
+
+
+def meanings() -> Iterator[str]:
+    """Lines of Markdown that say what the figures are."""
     yield from ("## What the figures mean", "")
     for meaning in MEANINGS:
         yield from (meaning, "")
@@ -118,17 +123,24 @@ def _verdict(figures: Mapping[str, Any]) -> str:
 def _left_out(figures: Mapping[str, Any]) -> str:
     asked = figures["asked"]
     left = asked["left_out"]
+    same = (
+        ""
+        if asked["repeats"]
+        else f" As seen items are not recommended, {SHORT['repeat']} is what {SHORT['popular']} is."
+    )
     return (
         f"{asked['tests']:,} tests of {asked['users']:,} users; {asked['items']:,} items, "
         f"{asked['items_known']:,} of which the model knows; {asked['training_events']:,} training "
         f"events. Left out: {left['users_of_one_event']:,} users of whom nothing else is known, "
         f"{left['items_had_before']:,} tests of an item the user had before, "
-        f"{left['items_never_in_training']:,} of an item never in training."
+        f"{left['items_never_in_training']:,} of an item never in training.{same}"
     )
 
 
 def _whole(figures: Mapping[str, Any]) -> Iterator[str]:
-    yield f"| | {' | '.join(SCORERS[name] for name in SCORERS)} |"
+    yield from (f"- {SHORT[name]}: {title}" for name, title in SCORERS.items())
+    yield ""
+    yield f"| | {' | '.join(SHORT[name] for name in SCORERS)} |"
     yield "|---" * (len(SCORERS) + 1) + "|"
     for name, title in TITLES.items():
         cells = []
@@ -146,15 +158,15 @@ def _gains(figures: Mapping[str, Any]) -> Iterator[str]:
     yield f"| | {' | '.join(TITLES[name] for name in named)} |"
     yield "|---" * (len(named) + 1) + "|"
     for scorer, row in figures["gains"].items():
-        yield f"| {SCORERS[scorer]} | {' | '.join(_signed(row[name]) for name in named)} |"
+        yield f"| … {SHORT[scorer]} | {' | '.join(_signed(row[name]) for name in named)} |"
 
 
 def _slices(figures: Mapping[str, Any]) -> Iterator[str]:
     baselines = [name for name in SCORERS if name != RETRIEVAL]
     yield (
         "| HR@10 | tests | "
-        + " | ".join(SCORERS[name] for name in (RETRIEVAL, *baselines))
-        + (" | the model less the best of these |")
+        + " | ".join(SHORT[name] for name in (RETRIEVAL, *baselines))
+        + (" | the model less the best of them |")
     )
     yield "|---" * (len(SCORERS) + 3) + "|"
     for one in figures["slices"].values():

@@ -75,11 +75,85 @@ def test_train_takes_a_log_as_told(data: Path, tmp_path: Path) -> None:
 
 
 def test_evaluate_measures_and_writes(run: Path, data: Path, tmp_path: Path) -> None:
-    target = tmp_path / "figures.json"
-    shown = invoke("evaluate", "ranking", "--run", run, "--data", data, "--json", target)
+    target, ranks = tmp_path / "figures.json", tmp_path / "ranks.csv"
+    shown = invoke(
+        "evaluate", "ranking", "--run", run, "--data", data, "--json", target, "--ranks", ranks
+    )
     assert "leave-one-out" in shown
     assert "the retrieval model" in shown
-    assert json.loads(target.read_text())["full_catalogue"]["retrieval"]["tests"] > 0
+    assert "own items" in shown
+    figures = json.loads(target.read_text())
+    row = figures["full_catalogue"]["retrieval"]
+    assert (figures["run"], figures["data"]) == (run.name, data.name)
+    assert figures["seconds"] > 0
+    lines = ranks.read_text().splitlines()
+    assert lines[0] == "user_id,test_item,rank"
+    places = [int(line.rsplit(",", 1)[1]) for line in lines[1:]]
+    assert len(places) == row["tests"] > 0
+    assert row["hit_rate_at_10"] == pytest.approx(
+        sum(place <= 10 for place in places) / len(places)
+    )
+    beside = {path.name for path in (tmp_path / "figures-report").iterdir()}
+    assert beside == {"report.md", "places.png", "slices.png", "popularity.png", "relevance.png"}
+
+
+def test_evaluate_asks_as_it_is_told(run: Path, data: Path, tmp_path: Path) -> None:
+    found = {}
+    for flag in ("--repeats", "--no-repeats"):
+        target = tmp_path / f"{flag}.json"
+        invoke(
+            "evaluate", "ranking", "--run", run, "--data", data, "--json", target, flag,
+            "--report", tmp_path / "report", "--reranked", "3",
+        )  # fmt: skip
+        found[flag] = json.loads(target.read_text())
+    again, fresh = found.values()
+    assert (again["asked"]["repeats"], fresh["asked"]["repeats"]) == (True, False)
+    assert again["asked"]["tests"] > fresh["asked"]["tests"]
+    assert "(as asked)" in fresh["protocol"]
+    assert fresh["reranking"]["retrieval"]["tests"] <= 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--json", "one", "--ranks", "one"], "--json and --ranks both name one"),
+        (["--ranks", "absent/ranks.csv"], "no such folder as absent; make it first"),
+        (["--json", "."], "is a folder; name a file"),
+        (["--protocol", "temporal"], r"was trained on .* --until"),
+        (["--data", "absent"], "absent: no such folder"),
+        (["--run", "absent"], r"absent/run\.json is missing"),
+    ],
+)
+def test_evaluate_says_what_is_wrong_and_writes_nothing(
+    trained: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CommandError, match=message):
+        invoke(
+            "evaluate", "ranking", "--run", trained, "--data", data, "--json", "figures.json",
+            *flags,
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_of_another_catalogue_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,interests\nx,a\ny,b\n")
+    rows = "".join(f"u{n},{'xy'[(n + k) % 2]},view,{k}\n" for n in range(9) for k in range(2))
+    (tmp_path / "events.csv").write_text(f"user_id,item_id,event_type,event_time\n{rows}")
+    with pytest.raises(CommandError, match="the model knows none of the 2 items"):
+        invoke("evaluate", "ranking", "--run", run, "--data", tmp_path)
+
+
+def test_a_log_without_events_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,interests\nx,a\n")
+    (tmp_path / "events.csv").write_text("user_id,item_id,event_type,event_time\n")
+    with pytest.raises(CommandError, match=r"events\.csv: no events"):
+        invoke("evaluate", "ranking", "--run", run, "--data", tmp_path)
 
 
 def test_evaluate_forgetting_shows_and_writes(data: Path, tmp_path: Path) -> None:

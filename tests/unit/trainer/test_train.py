@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,10 @@ def test_a_run_holds_all_that_is_published(trained: Path) -> None:
     assert "leave-one-out" in report
     for model in ("retrieval", "ranking"):
         assert f"({model}.png)" in report
-        assert (trained / f"{model}.png").read_bytes().startswith(b"\x89PNG")
+    for drawn in re.findall(r"\]\(([^)]+)\)", report):
+        assert (trained / drawn).read_bytes().startswith(b"\x89PNG")
+    for part in ("## The whole catalogue", "## Data", "## How training went", "## Forgetting"):
+        assert part in report
 
 
 def test_a_run_says_how_it_was_trained(trained: Path) -> None:
