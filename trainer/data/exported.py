@@ -12,7 +12,7 @@ from ebbing.exported import ExportError, parts, progress
 from trainer.data.memory import refuse_above
 from trainer.data.raw import Interests, Names, RawEvents, RawLog, gone
 
-GROUP_BYTES = 64 << 20
+GROUP_BYTES = 16 << 20
 """Days are read together up to so many bytes of files, and one that has more by itself."""
 
 

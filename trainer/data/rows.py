@@ -188,13 +188,20 @@ def _at_once(
             )
             .select(
                 *(field.parse(pl.col(field.column)).alias(field.column) for field in fields),
-                pl.any_horizontal(field.bad() for field in fields).alias("\n"),
+                # A null of a field that may be blank is told from one that does not read.
+                *(field.bad().alias(f"{field.column}\n") for field in fields if field.optional),
             )
             .collect(engine="streaming")
         )
     except (pl.exceptions.PolarsError, OSError):
         return None
-    return None if table["\n"].any() else table.drop("\n")
+    for field in fields:
+        bad = (
+            table[f"{field.column}\n"].any() if field.optional else table[field.column].has_nulls()
+        )
+        if bad:
+            return None
+    return table.select(field.column for field in fields)
 
 
 def _one_by_one(
