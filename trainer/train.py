@@ -92,7 +92,6 @@ def train_run(
         tests = _held_out(log, run)
         train = tests.known
         stage.advance(1, events=len(log), users=len(log.user_ids), items=len(log.item_ids))
-    run.out.mkdir(parents=True, exist_ok=True)
     with reporter.stage("forgetting", STEPS, "steps") as stage:
         version = f"{run.recipe.name} seed {run.seed}"
         # Each user's last event tells who comes back, and nothing of which item it will be.
@@ -101,6 +100,7 @@ def train_run(
         # A log of one cut holds nothing out.
         measured = forgetting.metrics.get("held_out") or forgetting.metrics["in_sample"]
         stage.advance(0, auc=measured["auc"])
+    run.out.mkdir(parents=True, exist_ok=True)
     with tensorboard(run.out / "tensorboard") as watch:
         around = Surroundings(run.device, run.out / CHECKPOINT, run.resume, watch, clock=clock)
         retrieval = train_retrieval(

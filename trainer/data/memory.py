@@ -12,7 +12,7 @@ from trainer.data.raw import LogError, gone
 from trainer.data.rows import opened
 
 EVENT_BYTES = 160
-"""Memory an event takes at the peak of reading, ids of its user and item aside; measured with
+"""Memory an event takes at the peak of reading, its share of the ids included; measured with
 `benchmarks.data`, rounded up."""
 _SAMPLE_BYTES = 1 << 20
 

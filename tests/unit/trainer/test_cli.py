@@ -71,6 +71,16 @@ def test_train_takes_a_log_as_told(data: Path, tmp_path: Path) -> None:
         invoke("train", "--data", log, "--out", out)
     with pytest.raises(CommandError, match="no events; a log needs"):
         invoke("train", "--data", log, "--out", out, "--max-bad-rows", "1")
+    (log / "items.csv").write_text("item_id,interests\ni1,x\ni2,y\n")
+    header = "user_id,item_id,event_type,event_time\n"
+    one = "a,i1,view,1700000000\na,i2,view,1700100000\n"
+    (log / "events.csv").write_text(header + one)
+    with pytest.raises(CommandError, match="none of the 1 users makes a test"):
+        invoke("train", "--data", log, "--out", out)
+    another = "b,i2,view,1700000000\nb,i1,view,1700100000\n"
+    (log / "events.csv").write_text(header + one + another)
+    with pytest.raises(CommandError, match="forgetting cannot be learned from this log"):
+        invoke("train", "--data", log, "--out", out)
     assert not out.exists(), "what never began leaves nothing"
 
 
