@@ -42,7 +42,7 @@ class CatalogueSoftmax(nn.Module):
         drawn = torch.searchsorted(self.cumulative, chance).clamp(max=len(self.cumulative) - 1)
         rows = drawn + FIRST_ITEM_ROW
         # index_select and embedding rather than indexing, whose gradient is slow on CPUs; one
-        # pass over all the scores wherever one will do, as there are far more of them than the rest.
+        # pass over all the scores wherever one will do, as they are far more than the rest.
         popularity = model.popularity[:, None]
         bias = popularity.index_select(0, rows).squeeze(1) - self.log_expected[drawn]
         negative = torch.addmm(bias, user, table.index_select(0, rows).T)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ebbing.history import MODEL_TENSORS
 from trainer.curves import EpochFigures
 from trainer.data.load import data_page
 from trainer.evaluation.plots import plots
@@ -139,7 +140,7 @@ def _files(folder: Path, run: Mapping[str, Any]) -> Iterator[str]:
     for name, digest in run["files"].items():
         size = (folder / name).stat().st_size / 1024
         yield f"| `{name}` | {size:,.0f} | `{digest[:16]}` |"
-    worst = max(value for name, value in run["parity"].items() if name != "tolerance")
+    worst = max(run["parity"][name] for name in MODEL_TENSORS if name in run["parity"])
     yield ""
     yield (
         f"The exported models answer as the trained ones did, to {worst:.1g} (allowed: "
