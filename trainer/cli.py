@@ -127,6 +127,7 @@ def train(
         tensorboard --logdir runs/shop/tensorboard
 
         ebbing train --data ml-1m --out runs/ml --clean duplicates --clean user-events=5
+
         ebbing train --data data/shop --out runs/until --until 80%
     """
     from ebbing.progress import Reporter

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,6 +52,22 @@ class AskedEvents(StrEnum):
 def ranking(
     run: Annotated[Path | None, typer.Option(help="Run folder that `ebbing train` wrote.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the log.")] = None,
+    train: Annotated[
+        Path | None, typer.Option(help="External set: folder of the log to train on.")
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="External set: folder of a log of other users, who are the tests."),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="External set: what to train.")] = "article_mlp",
+    budget_seconds: Annotated[
+        float | None,
+        typer.Option(min=1, help="External set: as for 'ebbing train'."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="External set: run folder to write.", show_default="none is left behind"),
+    ] = None,
     protocol: Annotated[
         Protocol | None,
         typer.Option(
@@ -96,38 +113,61 @@ def ranking(
 
         ebbing train --data data/shop --out runs/until --until 80% &&
         ebbing evaluate ranking --run runs/until --data data/shop --protocol temporal --tests all
+
+        ebbing evaluate ranking --train data/north --test data/south --recipe sequence
     """
+    outside = train is not None and test is not None
+    if outside == (run is not None and data is not None) or (outside and protocol is not None):
+        raise CommandError(
+            "a run is measured on a log: give --run FOLDER and --data FOLDER; or, for a run that "
+            "is trained on the way and asked about users of another log, --train FOLDER and --test "
+            "FOLDER, without a --protocol"
+        )
     from ebbing.progress import Reporter
+    from trainer.cuts import FittingError
     from trainer.data.log import LogError
+    from trainer.evaluation.external import evaluate_external
     from trainer.evaluation.of_run import Question, evaluate_run
     from trainer.evaluation.protocol import EvaluationError
     from trainer.evaluation.ranking import EvaluationConfig
     from trainer.evaluation.report import pages
+    from trainer.export import ExportError
     from trainer.outputs import OutputError
+    from trainer.place import TrainingError
+    from trainer.recipes import RECIPES
     from trainer.runs import RunError
+    from trainer.train import TrainingRun
 
-    if run is None or data is None:
-        raise CommandError("a run is measured on a log: give --run FOLDER and --data FOLDER")
+    config, reporter = EvaluationConfig(reranked=reranked), Reporter()
     try:
         outputs = _Outputs(json_file, "--ranks", ranks, report)
-        evaluation = evaluate_run(
-            run,
-            data,
-            Reporter(),
-            Question(protocol.value if protocol else None, tests.value, repeats),
-            EvaluationConfig(reranked=reranked),
-        )
+        if train and test:
+            if recipe not in RECIPES:
+                raise CommandError(f"no recipe {recipe!r}: use one of {', '.join(RECIPES)}")
+            name, asked = f"{recipe} trained on {train.resolve().name}", test
+            with TemporaryDirectory() as folder:
+                training = TrainingRun(
+                    train, out or Path(folder), RECIPES[recipe](), budget_s=budget_seconds
+                )
+                evaluation = evaluate_external(training, test, reporter, repeats, config)
+        else:
+            assert run and data
+            name, asked = run.resolve().name, data
+            question = Question(protocol.value if protocol else None, tests.value, repeats)
+            evaluation = evaluate_run(run, data, reporter, question, config)
         figures = {
-            "run": run.resolve().name,
-            "data": data.resolve().name,
+            "run": name,
+            "data": asked.resolve().name,
             **evaluation.to_json(),
             **outputs.cost(),
         }
         written = pages(evaluation, figures) if outputs.folder else {}
         outputs.write(figures, evaluation.ranks_csv(), written)
     except EvaluationError as error:
-        raise CommandError(f"{data}: {error}") from error
-    except (LogError, RunError, OutputError, OSError) as error:
+        raise CommandError(f"{test or data}: {error}") from error
+    except (
+        LogError, RunError, OutputError, FittingError, TrainingError, ExportError, OSError
+    ) as error:  # fmt: skip
         raise CommandError(str(error)) from error
     show_figures(figures)
     print(f"{figures['seconds']:.1f} s, {figures['peak_memory_bytes'] / 2**20:,.0f} MiB")

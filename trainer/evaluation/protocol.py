@@ -10,7 +10,7 @@ import numpy as np
 
 from trainer.data.log import EventLog
 
-Name = Literal["leave-one-out", "temporal"]
+Name = Literal["leave-one-out", "temporal", "external"]
 Asked = Literal["first", "all"]
 
 CUT_QUANTILE = 0.8
@@ -58,6 +58,11 @@ class HeldOut:
         return f"{self.protocol}: {self._questions()}; {self._catalogue()}"
 
     def _questions(self) -> str:
+        if self.protocol == "external":
+            return (
+                "each user's last event in a log of other users is the test, asked for at its own "
+                "time; the user's events before it are history; none of these users trains"
+            )
         if self.cut is None:
             return (
                 "each user's last event is the test, asked for at its own time; all events before "
@@ -170,6 +175,31 @@ def temporal(
         raise EvaluationError(
             f"none of the {len(after):,} events after the cut, {moment(cut)}, makes a test "
             f"({_left_out(tests)}): cut at another time"
+        )
+    return tests
+
+
+def external(log: EventLog, known: EventLog, repeats: bool | None = None) -> HeldOut:
+    """Each last event of the users who come after those of the log trained on.
+
+    Args:
+        log: both logs as one, `known`'s users first.
+        known: the log trained on; its items are the first of `log`.
+        repeats: as for `leave_one_out`.
+
+    Raises:
+        EvaluationError: that leaves no test.
+    """
+    theirs = log.users >= len(known.user_ids)
+    events = np.diff(log.offsets)[len(known.user_ids) :]
+    last = log.last_events()
+    tests = _held_out(
+        "external", log, last[theirs[last]], log.where(~theirs), repeats, int((events == 1).sum())
+    )
+    if not len(tests.events):
+        raise EvaluationError(
+            f"none of its {len(events):,} users makes a test ({_left_out(tests)}): give a log of "
+            "users with several events, on items that the log trained on has too"
         )
     return tests
 

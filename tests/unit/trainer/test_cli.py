@@ -257,7 +257,15 @@ def test_publish_says_why_it_refuses(tmp_path: Path) -> None:
 
 
 def test_evaluating_names_what_it_needs(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="--run FOLDER and --data FOLDER"):
-        invoke("evaluate", "ranking", "--data", tmp_path)
+    for flags in (
+        ["--data", tmp_path],
+        ["--train", tmp_path],
+        ["--train", tmp_path, "--test", tmp_path, "--run", tmp_path, "--data", tmp_path],
+        ["--train", tmp_path, "--test", tmp_path, "--protocol", "temporal"],
+    ):
+        with pytest.raises(CommandError, match="--run FOLDER and --data FOLDER; or"):
+            invoke("evaluate", "ranking", *flags)
+    with pytest.raises(CommandError, match="no recipe 'magic'"):
+        invoke("evaluate", "ranking", "--train", "a", "--test", "b", "--recipe", "magic")
     with pytest.raises(CommandError, match=r"events\.csv\[\.gz\]: missing"):
         invoke("evaluate", "forgetting", "--data", tmp_path)
