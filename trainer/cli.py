@@ -63,7 +63,7 @@ def simulate(
 def train(
     data: Folder,
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    recipe: Annotated[str, typer.Option(help="What to train.")] = "article_mlp",
+    recipe: Annotated[str, typer.Option(help="What to train.")] = "sequence",
     seed: Annotated[int, typer.Option(help="The same seed gives the same run on CPU.")] = 7,
     budget_seconds: Annotated[
         float | None,

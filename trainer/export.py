@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch._jit_internal import FunctionModifiers
 
 from ebbing.features import CANDIDATE_FEATURES
-from ebbing.history import HISTORY_LENGTH, TensorSpec
+from ebbing.history import HISTORY_LENGTH, TensorSpec, item_key
+from ebbing.items import encode_items
 from ebbing.torchscript import TorchScriptError, check_archive
+from trainer.data.log import EventLog
 from trainer.operators import check_graphs
 from trainer.precision import TOLERANCES, Precision, Tolerance, reduce_precision
 
@@ -212,6 +214,26 @@ def sample_inputs(
     return tuple(
         torch.from_numpy(values[spec.name]).to(SAMPLE_DTYPES[spec.dtype]) for spec in specs
     )
+
+
+def item_samples(log: EventLog, batches: int = 4, batch: int = 32) -> list[tuple[Tensor, ...]]:
+    """Seeded inputs of an item encoder: items of a log, some interests unknown; the first of each
+    batch is about nothing, the second about what nobody knows."""
+    random = np.random.default_rng(PARITY_SEED)
+    samples = []
+    for _ in range(batches):
+        items = random.integers(len(log.item_ids), size=batch).tolist()
+        encoded = encode_items(
+            [(), (("nobody/knows", 1.0),), *(log.interests[item] for item in items[2:])],
+            [{name: vectors[item] for name, vectors in log.contents.items()} for item in items],
+        )
+        unknown = random.random(encoded.interest_keys.shape) < 0.05
+        keys = np.where(
+            unknown & (encoded.interest_keys != 0), item_key("nobody"), encoded.interest_keys
+        )
+        parts = encoded._replace(interest_keys=keys)
+        samples.append(tuple(torch.from_numpy(part) for part in parts))
+    return samples
 
 
 def parity_samples(

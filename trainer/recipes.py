@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from trainer.data.replay import ReplayConfig
+from trainer.item_encoding import ItemEncoderConfig
+from trainer.models.ncf import NcfConfig
+from trainer.models.ranker import RankerConfig
 from trainer.ranking import RankingConfig
 from trainer.retrieval import RetrievalConfig
 from trainer.simple_retrieval import DecayConfig, PopularConfig, SimpleConfig
@@ -13,7 +17,7 @@ from trainer.simple_retrieval import DecayConfig, PopularConfig, SimpleConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """Both models of a release."""
+    """The models of a release."""
 
     name: str
     """What the recipe is called."""
@@ -21,6 +25,8 @@ class Recipe:
     """The retrieval model."""
     ranking: RankingConfig = field(default_factory=RankingConfig)
     """The ranking model."""
+    item_encoder: ItemEncoderConfig | None = None
+    """What places items that no model has seen; None: the release has none."""
 
 
 def article_mlp() -> Recipe:
@@ -29,9 +35,26 @@ def article_mlp() -> Recipe:
     return Recipe("article_mlp")
 
 
+def article_ncf() -> Recipe:
+    """The article's embedding ranker: user 32 + item 32, concatenated, dense 64, sigmoid; the
+    time-aware sequence model retrieves."""
+    # Embeddings are learned of the items met: many more examples, in larger batches.
+    ranking = RankingConfig(NcfConfig(), ReplayConfig(events=20_000), batch=256)
+    return Recipe("article_ncf", ranking=ranking)
+
+
 def sequence() -> Recipe:
-    """The flagship: attention that forgets retrieves, over long- and short-term read-outs."""
-    return Recipe("sequence", RetrievalConfig())
+    """The flagship: attention that forgets retrieves, over long- and short-term read-outs; each
+    candidate asks the history what it has to do with it; new items are placed by what they are."""
+    ranking = RankingConfig(
+        RankerConfig(),
+        ReplayConfig(fewest_untrained=500, retrieved_negatives=6),
+        epochs=8,
+        batch=144,
+        learning_rate=2e-3,
+        weight_decay=0.01,
+    )
+    return Recipe("sequence", RetrievalConfig(), ranking, ItemEncoderConfig())
 
 
 def popular() -> Recipe:
@@ -47,6 +70,7 @@ def exponential_decay() -> Recipe:
 RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
     {
         "article_mlp": article_mlp,
+        "article_ncf": article_ncf,
         "sequence": sequence,
         "popular": popular,
         "exponential-decay": exponential_decay,

@@ -103,8 +103,20 @@ def _page(
         f"The ranking model on {ranking['examples']:,} examples held out to validate it: loss "
         f"{ranking['loss']:.4f}, accuracy {ranking['accuracy']:.4f}, AUC {ranking['auc']:.4f}."
     )
+    yield from _encoder(metrics.get("item_encoder"))
     yield from ("", "## Forgetting", "", *_forgetting(metrics["forgetting"]), "")
     yield from ("## Files", "", *_files(folder, run), "", *meanings())
+
+
+def _encoder(figures: Mapping[str, float] | None) -> Iterator[str]:
+    if figures:
+        yield ""
+        yield (
+            f"Of {figures['held_out']:,} items that the item encoder was not trained on, placed by "
+            f"what describes them: cosine to where training had them {figures['cosine']:.3f}; "
+            f"share of users' first ten {figures['placed_share_of_first_ten']:.2%}, which is "
+            f"{figures['trained_share_of_first_ten']:.2%} where training had them."
+        )
 
 
 def _trained(run: Mapping[str, Any]) -> Iterator[str]:

@@ -92,6 +92,8 @@ class RetrievalResult:
     """The epoch whose model was kept, and its validation NDCG at 10."""
     events_per_second: float
     """Events trained on in a second, validation and checkpoints included."""
+    untrained: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Numbers of the log's events that were kept out to tell when to stop."""
 
 
 def item_rows(log: EventLog) -> tuple[Vocabulary, np.ndarray, np.ndarray]:
@@ -200,6 +202,7 @@ def _train(
         progress.out_of_time,
         {"epoch": fitting.best["epoch"], "validation_ndcg_at_10": fitting.best["ndcg"]},
         progress.trained / max(progress.spent_s, 1e-9),
+        log.offsets[validation + 1] - 1,
     )
 
 

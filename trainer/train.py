@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +25,9 @@ from trainer.data.log import EventLog, LogError
 from trainer.data.replay import replay
 from trainer.evaluation.protocol import HeldOut, leave_one_out, parse_cut, temporal
 from trainer.evaluation.ranking import EvaluationConfig, evaluate_ranking
-from trainer.export import Exporter, TorchScriptExporter, parity_samples
+from trainer.export import Exporter, TorchScriptExporter, item_samples, parity_samples
 from trainer.forgetting import STEPS, FittedForgetting, fit_forgetting
+from trainer.item_encoding import train_item_encoder
 from trainer.place import DeviceName, peak_memory_bytes
 from trainer.precision import TOLERANCES, Precision
 from trainer.ranking import RankingResult, train_ranking
@@ -106,9 +107,17 @@ def train_run(
         retrieval = train_retrieval(
             train, run.recipe.retrieval, run.seed, reporter, run.budget_s, around
         )
-    ranking = _ranking(train, run, forgetting, retrieval, reporter)
+    ranking = _ranking(train, whole, run, forgetting, retrieval, reporter)
+    encoder = None
+    if run.recipe.item_encoder:
+        encoder = train_item_encoder(
+            train, retrieval.model, run.recipe.item_encoder, run.seed, reporter
+        )
     (run.out / "forgetting.json").write_text(forgetting.parameters.to_json(), encoding="utf-8")
-    parity, samples = _export(log, run, retrieval.model, ranking.model, reporter)
+    models = {"retrieval": retrieval.model, "ranking": ranking.model}
+    if encoder:
+        models["item_encoder"] = encoder.model
+    parity, samples = _export(log, run, models, reporter)
     Trained.on(train).write(run.out / "trained.npy")
     evaluation = evaluate_ranking(
         log, tests, retrieval.model, ranking.model, forgetting.parameters, reporter, MEASURED
@@ -147,12 +156,17 @@ def train_run(
         "metrics": {
             **evaluation.to_json(),
             "ranking": ranking.metrics,
+            **({"item_encoder": encoder.metrics} if encoder else {}),
             "forgetting": forgetting.metrics,
         },
         "parity": parity,
         "files": {
             name: sha256_of(run.out / name)
-            for name in ("retrieval/model.pt", "ranking/model.pt", "forgetting.json", "trained.npy")
+            for name in (
+                *(f"{model}/model.pt" for model in models),
+                "forgetting.json",
+                "trained.npy",
+            )
         },
         "samples": samples,
         "seconds": round(clock() - started, 1),
@@ -173,6 +187,7 @@ def _held_out(log: EventLog, run: TrainingRun) -> HeldOut:
 
 def _ranking(
     train: EventLog,
+    whole: EventLog,
     run: TrainingRun,
     forgetting: FittedForgetting,
     retrieval: RetrievalResult,
@@ -189,27 +204,38 @@ def _ranking(
                 np.random.default_rng(run.seed),
                 Retriever(retrieval.model, train),
                 stage.advance,
+                shown=whole,
+                untrained=retrieval.untrained,
             )
     except ValueError as error:
         raise LogError(f"{run.data}: {error}; give a log with repeated users") from error
     return train_ranking(
-        examples, retrieval.vocabulary, retrieval.model.table, config, run.seed, reporter
+        examples,
+        retrieval.vocabulary,
+        retrieval.model.table,
+        retrieval.model.popularity,
+        config,
+        run.seed,
+        reporter,
     )
 
 
 def _export(
-    log: EventLog, run: TrainingRun, retrieval: nn.Module, ranking: nn.Module, reporter: Reporter
+    log: EventLog, run: TrainingRun, models: Mapping[str, nn.Module], reporter: Reporter
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write both models; returns the parity figures and the recorded samples."""
+    """Write the models; returns the parity figures and the recorded samples."""
     keys = item_keys(log.item_ids)
     exporter: Exporter = TorchScriptExporter(run.precision)
     tolerance = TOLERANCES[run.precision].largest
     parity: dict[str, Any] = {"precision": run.precision, "tolerance": tolerance}
     samples = {}
-    with reporter.stage("export", 2, "models") as stage:
-        for name, module in (("retrieval", retrieval), ("ranking", ranking)):
-            inputs = parity_samples(MODEL_TENSORS[name][0], keys)
+    with reporter.stage("export", len(models), "models") as stage:
+        for name, module in models.items():
+            if name == "item_encoder":
+                inputs = item_samples(log)
+            else:
+                inputs = parity_samples(MODEL_TENSORS[name][0], keys)
             parity[name] = exporter.export(module, inputs, run.out / name / "model.pt")
-            samples[name] = record(name, module, keys)
+            samples[name] = record(name, module, inputs[0])
             stage.advance(1, difference=parity[name])
     return parity, samples

@@ -17,7 +17,9 @@ from tests.harness.triton import RunningTriton
 from trainer.data.replay import ReplayConfig
 from trainer.data.simulate import Simulation, SimulationConfig, simulate
 from trainer.export import TorchScriptExporter
+from trainer.item_encoding import ItemEncoderConfig
 from trainer.latency import LatencyLimit
+from trainer.models.ranker import RankerConfig
 from trainer.publish import publish
 from trainer.ranking import RankingConfig
 from trainer.recipes import Recipe
@@ -31,7 +33,8 @@ LOG = SimulationConfig(users=60, items=240, days=150)
 TINY = Recipe(
     "tiny",
     RetrievalConfig(epochs=3, warmup_steps=5),
-    RankingConfig(examples=ReplayConfig(events=150), epochs=2),
+    RankingConfig(RankerConfig(), ReplayConfig(events=150), epochs=2),
+    ItemEncoderConfig(),
 )
 
 

@@ -7,30 +7,46 @@ import pytest
 import torch
 from torch import nn
 
-from ebbing.history import HISTORY_LENGTH, MODEL_TENSORS, encode_history, item_keys
-from ebbing.manifest import REQUIRED_MODELS
+from ebbing.history import HISTORY_LENGTH, MODEL_TENSORS, TensorSpec, encode_history, item_keys
 from trainer.export import PARITY_ATOL, TorchScriptExporter, load_exported, parity, parity_samples
 from trainer.models.mlp import MlpConfig, MlpRanker
+from trainer.models.ncf import NcfConfig, NcfRanker
+from trainer.models.ranker import Ranker, RankerConfig
 from trainer.models.sequence import RetrievalModel, SequenceConfig, SequenceModel
 from trainer.models.vocabulary import Vocabulary
 
 KEYS = item_keys([f"item-{n}" for n in range(400)])
-MODELS = REQUIRED_MODELS
+MODELS = ("retrieval", "ranking", "ranking by ncf", "ranking by ranker")
+
+
+def inputs_of(name: str) -> tuple[TensorSpec, ...]:
+    """The inputs of a model by the first word of its name here."""
+    return MODEL_TENSORS[name.partition(" ")[0]][0]
 
 
 @pytest.fixture(scope="module")
 def modules() -> dict[str, nn.Module]:
-    """Both models with weights large enough for differences to show."""
+    """All models, with weights large enough for differences to show."""
     torch.manual_seed(0)
     vocabulary = Vocabulary(KEYS.tolist())
     model = SequenceModel([(("a/b", 0.5), ("c", 0.5))] * len(KEYS), SequenceConfig())
     ranker = MlpRanker(
         vocabulary, torch.randn(len(KEYS) + 2, 64), torch.zeros(6), torch.ones(6), MlpConfig()
     )
+    table, popularity = torch.randn(len(KEYS) + 2, 64), torch.randn(len(KEYS) + 2)
+    rankers = {
+        "ranking": ranker,
+        "ranking by ncf": NcfRanker(vocabulary, NcfConfig()),
+        "ranking by ranker": Ranker(
+            vocabulary, table, popularity, torch.zeros(6), torch.ones(6), RankerConfig()
+        ),
+    }
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return {"retrieval": RetrievalModel(vocabulary, model).eval(), "ranking": ranker.eval()}
+        for module in (model, rankers["ranking by ncf"], rankers["ranking by ranker"]):
+            for parameter in module.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    modules = {"retrieval": RetrievalModel(vocabulary, model), **rankers}
+    return {name: module.eval() for name, module in modules.items()}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +55,7 @@ def exported(
 ) -> dict[str, nn.Module]:
     folder = tmp_path_factory.mktemp("exported")
     for name, module in modules.items():
-        samples = parity_samples(MODEL_TENSORS[name][0], KEYS)
+        samples = parity_samples(inputs_of(name), KEYS)
         TorchScriptExporter().export(module, samples, folder / f"{name}.pt")
     return {name: load_exported(folder / f"{name}.pt") for name in modules}
 
@@ -49,7 +65,7 @@ def test_random_histories(
     name: str, modules: dict[str, nn.Module], exported: dict[str, nn.Module]
 ) -> None:
     # Each batch holds an empty history and one of unknown items alone.
-    samples = parity_samples(MODEL_TENSORS[name][0], KEYS, histories=1024, batch=64)
+    samples = parity_samples(inputs_of(name), KEYS, histories=1024, batch=64)
     assert sum(len(inputs[0]) for inputs in samples) >= 1000
     assert parity(modules[name], exported[name], samples) <= PARITY_ATOL
 
@@ -63,7 +79,7 @@ def test_hard_histories(
     history = encode_history(keys, np.arange(n) * 3600.0, np.ones(n, np.int32), 1e9)
     inputs = [torch.from_numpy(part)[None] for part in history]
     assert inputs[0].shape == (1, HISTORY_LENGTH)
-    if name == "ranking":
+    if name.startswith("ranking"):
         inputs += [torch.tensor([[int(KEYS[0]), 5]]), torch.zeros(1, 2, 6)]
     assert parity(modules[name], exported[name], [tuple(inputs)]) <= PARITY_ATOL
 

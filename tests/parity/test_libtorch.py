@@ -16,6 +16,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from ebbing.history import MODEL_TENSORS
 from tests.harness.release import TinyRelease
 
 DTYPES = {"TYPE_INT64": "int64", "TYPE_INT32": "int32", "TYPE_FP32": "float32"}
@@ -41,7 +42,7 @@ def configuration(repository: Path, model: str) -> model_config_pb2.ModelConfig:
 
 
 @pytest.mark.parametrize("rows", [1, 5])
-@pytest.mark.parametrize("model", ["retrieval", "ranking"])
+@pytest.mark.parametrize("model", list(MODEL_TENSORS))
 def test_a_model_runs_by_its_configuration_alone(
     release: TinyRelease, tmp_path: Path, model: str, rows: int
 ) -> None:

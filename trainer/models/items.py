@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from trainer.models.vocabulary import FIRST_ITEM_ROW
+from trainer.models.vocabulary import FIRST_ITEM_ROW, PADDING_ROW
 
 
 class ItemTable(nn.Module):
@@ -48,3 +48,12 @@ class ItemTable(nn.Module):
     def forward(self) -> Tensor:
         """Vectors of all rows, (V, D)."""
         return self.own.weight + torch.sparse.mm(self.shares, self.interest.weight)
+
+
+def unit_variance(table: Tensor) -> Tensor:
+    """(V, D) item vectors, each made √D long, so that a component varies as a standardised feature
+    does; that of padding is 0."""
+    vectors = table.detach() / table.detach().norm(dim=1, keepdim=True).clamp(min=1e-6)
+    vectors = vectors * table.size(1) ** 0.5
+    vectors[PADDING_ROW] = 0.0
+    return vectors

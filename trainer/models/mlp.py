@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from trainer.models.items import unit_variance
 from trainer.models.vocabulary import PADDING_ROW, Vocabulary
 
 
@@ -47,16 +48,11 @@ class MlpRanker(nn.Module):
         super().__init__()
         self.vocabulary = vocabulary
         self.product = config.product
-        unit = table.detach().clone()
-        unit = unit / unit.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        # Unit variance a component, as the standardised features have it.
-        unit = unit * unit.size(1) ** 0.5
-        unit[PADDING_ROW] = 0.0
-        self.register_buffer("table", unit)
+        self.register_buffer("table", unit_variance(table))
         self.register_buffer("feature_mean", feature_mean.clone())
         self.register_buffer("feature_scale", feature_scale.clone())
         self.log_half_life_days = nn.Parameter(torch.tensor(30.0).log())
-        width = unit.size(1) * (3 if config.product else 2) + len(feature_mean)
+        width = self.table.size(1) * (3 if config.product else 2) + len(feature_mean)
         layers: list[nn.Module] = []
         for size in config.hidden:
             layers += [nn.Linear(width, size), nn.ReLU()]
@@ -68,11 +64,16 @@ class MlpRanker(nn.Module):
     ) -> Tensor:
         """`ebbing.history.RANKING_INPUTS` → relevance (B, C) in 0 … 1; `types` is not used."""
         return torch.sigmoid(
-            self.logits(self.vocabulary(keys), ages, self.vocabulary(candidates), features)
+            self.logits(self.vocabulary(keys), ages, types, self.vocabulary(candidates), features)
         )
 
     def logits(
-        self, rows_BL: Tensor, ages_BL: Tensor, candidates_BC: Tensor, features_BCF: Tensor
+        self,
+        rows_BL: Tensor,
+        ages_BL: Tensor,
+        types_BL: Tensor,
+        candidates_BC: Tensor,
+        features_BCF: Tensor,
     ) -> Tensor:
         """Log-odds (B, C), with keys already turned into rows."""
         user_BCD = self.user(rows_BL, ages_BL)[:, None].expand(-1, candidates_BC.size(1), -1)

@@ -117,7 +117,7 @@ def test_a_full_disk_is_bad(tmp_path, monkeypatch):
 
 def test_a_repository_without_contracts_is_bad_and_without_releases_a_note(tmp_path):
     assert_bad(check_repository(tmp_path), "--repository")
-    for name in ("retrieval", "ranking"):
+    for name in ("retrieval", "ranking", "item_encoder"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.pbtxt").touch()
     assert check_repository(tmp_path).verdict is Verdict.NOTE

@@ -14,6 +14,8 @@ from ebbing.history import MODEL_TENSORS
 from ebbing.progress import Reporter
 from trainer.data.replay import ReplayConfig
 from trainer.data.simulate import Simulation, SimulationConfig, simulate
+from trainer.item_encoding import ItemEncoderConfig
+from trainer.models.ranker import RankerConfig
 from trainer.ranking import RankingConfig
 from trainer.recipes import Recipe
 from trainer.retrieval import RetrievalConfig
@@ -24,7 +26,8 @@ REPOSITORY = Path(__file__).parents[3] / "triton_repo"
 TINY = Recipe(
     "tiny",
     RetrievalConfig(epochs=3, warmup_steps=5),
-    RankingConfig(examples=ReplayConfig(events=150), epochs=2),
+    RankingConfig(RankerConfig(), ReplayConfig(events=150), epochs=2),
+    ItemEncoderConfig(),
 )
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 import trainer.publish
 from ebbing.history import MODEL_TENSORS
-from ebbing.manifest import REQUIRED_MODELS, Manifest, ManifestError, releases, sha256_of
+from ebbing.manifest import Manifest, ManifestError, releases, sha256_of
 from ebbing.progress import Reporter
 from ebbing.signing import SigningKey, new_signing_key
 from tests.harness.archive import write_archive
@@ -35,7 +35,7 @@ CREATED = "2025-06-01T00:00:00+00:00"
 CONTRACTS = Path(__file__).parents[3] / "triton_repo"
 QUICK = LatencyLimit(rows=(1, 3), calls=2)
 REPORTER = Reporter(Console(file=StringIO()))
-RENAMES = len(REQUIRED_MODELS) + 1
+RENAMES = len(MODEL_TENSORS) + 1
 
 
 def publish(run: Path, repository: Path, created: str, rename: Rename = os.rename) -> Manifest:
@@ -82,7 +82,7 @@ def test_a_release_is_whole_and_verifies(run: Path, repository: Path) -> None:
     assert releases(repository) == [1]
     assert Manifest.read(repository, 1) == manifest
     assert manifest.verify(repository).to_json() == (run / "forgetting.json").read_text()
-    for model in REQUIRED_MODELS:
+    for model in MODEL_TENSORS:
         assert (repository / model / "1" / "model.pt").is_file()
         assert manifest.parity[model] <= manifest.parity["tolerance"]
     assert manifest.training["recipe"] == "tiny"
@@ -123,7 +123,7 @@ def test_a_killed_publish_leaves_debris_the_next_one_clears(
     assert releases(repository) == [1]
     Manifest.read(repository, 1).verify(repository)
     assert publish(run, repository, CREATED).release == 2
-    assert len(tree(repository)) == len(MODEL_TENSORS) + 2 * 4
+    assert len(tree(repository)) == len(MODEL_TENSORS) + 2 * 5
     Manifest.read(repository, 2).verify(repository)
 
 
@@ -281,7 +281,7 @@ def test_a_folder_that_is_no_run_is_refused(repository: Path, tmp_path: Path) ->
 def signed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SigningKey]:
     """A repository of two signed releases, and their key."""
     repository = tmp_path_factory.mktemp("signed")
-    for model in REQUIRED_MODELS:
+    for model in MODEL_TENSORS:
         (repository / model).mkdir()
         shutil.copy(CONTRACTS / model / "config.pbtxt", repository / model)
     new_signing_key(repository / "signing.key", bytes(range(32)))
@@ -299,7 +299,7 @@ def verify(repository: Path, release: int, key: SigningKey) -> None:
 
 
 def files_of(repository: Path, release: int) -> list[Path]:
-    folders = [repository / model / str(release) for model in REQUIRED_MODELS]
+    folders = [repository / model / str(release) for model in MODEL_TENSORS]
     folders.append(Manifest.folder(repository, release))
     return sorted(path for folder in folders for path in folder.iterdir())
 
@@ -378,7 +378,7 @@ def test_a_manifest_says_where_a_release_comes_from(run: Path, repository: Path)
         manifest.decision["value"]
         == declared["metrics"]["full_catalogue"]["retrieval"]["ndcg_at_10"]
     )
-    for model in REQUIRED_MODELS:
+    for model in MODEL_TENSORS:
         assert manifest.latency[model].keys() == {"1", "3"}
         for figures in manifest.latency[model].values():
             assert 0 < figures["median_ms"] <= figures["p99_ms"] <= manifest.latency["limit_p99_ms"]

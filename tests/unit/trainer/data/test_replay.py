@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ebbing.events import EventType
 from ebbing.features import candidate_features
 from ebbing.history import item_keys
 from ebbing.interest.forgetting import ForgettingParameters
@@ -75,3 +76,66 @@ def test_a_log_without_histories_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="no user has a second event"):
         replay(log, PARAMETERS, ReplayConfig(), np.random.default_rng(0), first_items)
+
+
+def a_shop() -> tuple[EventLog, EventLog]:
+    """Two users who click; the first is also shown 7 and 8 in vain, 2 before they take it, and 6
+    when all is over; the whole log and its engagements."""
+    rows = [
+        (0, 0, EventType.CLICK, 0.0),
+        (0, 2, EventType.IMPRESSION, 1.0),
+        (0, 7, EventType.IMPRESSION, 2.0),
+        (0, 1, EventType.CLICK, 3.0),
+        (0, 8, EventType.DISLIKE, 30.0),
+        (0, 2, EventType.CLICK, 31.0),
+        (1, 3, EventType.CLICK, 5.0),
+        (1, 4, EventType.CLICK, 6.0),
+        (0, 6, EventType.IMPRESSION, 99.0),
+    ]
+    users, items, types, times = (np.array(column) for column in zip(*rows, strict=True))
+    ids = [f"i{n}" for n in range(60)]
+    whole = EventLog.of(["a", "b"], ids, [()] * 60, users, items, types, times)
+    return whole, whole.engagements()
+
+
+def test_what_was_shown_in_vain_is_the_negative(simulation: Simulation) -> None:
+    whole, log = a_shop()
+    keys = item_keys(log.item_ids)
+    config = ReplayConfig(events=10, random_negatives=1, retrieved_negatives=1)
+    examples = replay(log, PARAMETERS, config, np.random.default_rng(1), first_items, shown=whole)
+    negative = dict(examples.candidates[:, :2].tolist())
+    # The one shown nearest in time; never what was taken later, nor what came after the log's end.
+    assert negative[keys[1]] == keys[7]
+    assert negative[keys[2]] == keys[8]
+    # Who was shown nothing in vain has negatives all the same.
+    assert negative[keys[4]] not in keys[[3, 4]]
+
+
+def test_a_log_of_what_was_shown_alone_is_refused() -> None:
+    whole, log = a_shop()
+    idle = whole.without(np.flatnonzero(np.isin(whole.types, log.types)))
+    with pytest.raises(ValueError, match="no user has a second event"):
+        replay(
+            idle.engagements(),
+            PARAMETERS,
+            ReplayConfig(),
+            np.random.default_rng(1),
+            first_items,
+            shown=idle,
+        )
+
+
+@pytest.mark.parametrize(("fewest", "only"), [(1, True), (4, False), (None, False)])
+def test_events_that_retrieval_was_not_trained_on_come_first(
+    fewest: int | None, only: bool, simulation: Simulation
+) -> None:
+    log = simulation.log
+    untrained = log.last_events()[:3]
+    config = ReplayConfig(events=9, fewest_untrained=fewest)
+    examples = replay(
+        log, PARAMETERS, config, np.random.default_rng(1), first_items, untrained=untrained
+    )
+    assert len(examples.keys) == (3 if only else 9)
+    if only:
+        taken = item_keys(log.item_ids)[log.items[untrained]]
+        assert set(examples.candidates[:, 0]) == set(taken)

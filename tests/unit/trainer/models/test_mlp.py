@@ -47,7 +47,7 @@ def test_very_old_histories_keep_finite_gradients(ranker: MlpRanker) -> None:
     rows[0, -2:] = 5
     ages = torch.zeros(2, HISTORY_LENGTH)
     ages[0, -2:] = torch.tensor([3e9, 1e9])
-    logits = ranker.logits(rows, ages, torch.full((2, 1), 3), torch.zeros(2, 1, 6))
+    logits = ranker.logits(rows, ages, rows, torch.full((2, 1), 3), torch.zeros(2, 1, 6))
     logits.sum().backward()
     for parameter in ranker.parameters():
         assert parameter.grad is not None
