@@ -81,7 +81,7 @@ def large_model(shape: LargeShape, device: torch.device, runs: int, seed: int) -
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    steps = training(shape, device, bf16=cuda, rate=0.01, seed=seed)
+    steps = training(shape, device, bf16=cuda, rate=3e-3, seed=seed)
     data = batch(shape, device)
     first = float(steps(*data).mean())
     step_s = median_s(lambda: steps(*data), device, runs)
@@ -112,7 +112,7 @@ def parity(shape: LargeShape, device: torch.device, runs: int, seed: int) -> dic
     losses: dict[bool, list[float]] = {}
     found: dict[bool, Tensor] = {}
     for bf16 in (False, True):
-        steps = training(shape, device, bf16, rate=0.01, seed=seed)
+        steps = training(shape, device, bf16, rate=3e-3, seed=seed)
         losses[bf16] = []
         for step in range(runs):
             torch.manual_seed(seed + step)

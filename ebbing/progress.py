@@ -58,13 +58,19 @@ def _figure(value: float) -> str:
 
 
 class Reporter:
-    """Shows stages as they run; `say` prints a line between them."""
+    """Shows stages as they run; `say` prints a line between them.
 
-    def __init__(self, console: Console | None = None) -> None:
+    A quiet one shows nothing: of several processes at one work, one speaks.
+    """
+
+    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
         self.console = console or Console(file=sys.stderr, highlight=False)
+        self.quiet = quiet
 
     def say(self, text: str) -> None:
         """Print one line."""
+        if self.quiet:
+            return
         if self.console.is_terminal:
             self.console.print(text)
         else:
@@ -75,6 +81,9 @@ class Reporter:
     def stage(self, name: str, total: int, unit: str = "steps") -> Iterator[Stage]:
         """Show a stage from start to end; the time it took is printed when it is done."""
         stage = Stage(name, total, unit)
+        if self.quiet:
+            yield stage
+            return
         show = self._bar if self.console.is_terminal else self._lines
         with show(stage):
             yield stage

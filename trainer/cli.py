@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -108,6 +109,14 @@ def train(
             "device has them."
         ),
     ] = "fp32",
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes that share each batch of the retrieval model, on a GPU each or on this "
+            "machine's cores. On several machines start this command with torchrun instead.",
+        ),
+    ] = 1,
 ) -> None:
     """Train the models and the forgetting parameters on a log.
 
@@ -124,6 +133,10 @@ def train(
 
         ebbing train --data data/shop --out runs/quick --budget-seconds 120
 
+        ebbing train --data data/shop --out runs/shop --recipe sequence_xl --processes 8
+
+        torchrun --nproc-per-node 8 -m ebbing train --data data/shop --out runs/shop
+
         tensorboard --logdir runs/shop/tensorboard
 
         ebbing train --data ml-1m --out runs/ml --clean duplicates --clean user-events=5
@@ -138,11 +151,13 @@ def train(
         from trainer.data.cleaning import CleaningConfig
         from trainer.data.load import DataConfig
         from trainer.data.log import LogError
+        from trainer.distributed import WorkerError, declared
         from trainer.evaluation.protocol import EvaluationError
         from trainer.export import ExportError
         from trainer.place import TrainingError
         from trainer.precision import TOLERANCES
         from trainer.recipes import RECIPES
+        from trainer.together import train_here, train_with
         from trainer.train import TrainingRun, train_run
 
     if device not in ("auto", "cpu", "cuda"):
@@ -155,26 +170,31 @@ def train(
         reading = DataConfig(max_bad_rows, CleaningConfig.parse(clean))
     except ValueError as error:
         raise CommandError(f"--clean: {error}") from error
+    run = TrainingRun(
+        data,
+        out,
+        RECIPES[recipe](),
+        seed,
+        budget_seconds,
+        reading,
+        until,
+        device,
+        resume,
+        precision,
+    )
     try:
-        result = train_run(
-            TrainingRun(
-                data,
-                out,
-                RECIPES[recipe](),
-                seed,
-                budget_seconds,
-                reading,
-                until,
-                device,
-                resume,
-                precision,
-            ),
-            reporter,
-        )
+        if declared(os.environ):
+            result = train_here(run, os.environ)
+        elif processes > 1:
+            result = train_with(processes, run)
+        else:
+            result = train_run(run, reporter)
     except EvaluationError as error:
         raise CommandError(f"{data}: {error}") from error
-    except (LogError, FittingError, TrainingError, ExportError, OSError) as error:
+    except (LogError, FittingError, TrainingError, ExportError, WorkerError, OSError) as error:
         raise CommandError(str(error)) from error
+    if not result:
+        return
     show_figures(result["metrics"])
     print(f"{out}: trained in {result['seconds']} s; the report is {out / 'report.md'}")
 

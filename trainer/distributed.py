@@ -26,11 +26,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainer.models.sharded import is_sharded
+
 PATIENCE = timedelta(hours=6)
 """How long processes wait for one another: the first does alone what comes before training."""
-
-SHARDED = "sharded"
-"""Attribute of a parameter of which every process holds rows of its own; see `share`."""
 
 
 class WorkerError(Exception):
@@ -55,12 +54,15 @@ class Group:
     def share(self, module: nn.Module) -> nn.Module:
         """The module, called in its place: gradients are averaged over all processes.
 
-        Parameters marked as `SHARDED` are left alone: each process has rows of its own, and
-        whoever shards them brings their gradients home.
+        Tables that processes share out are left alone: each has rows of its own, and brings their
+        gradients home itself.
         """
-        sharded = [n for n, p in module.named_parameters() if getattr(p, SHARDED, False)]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, sharded)
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        alone = [n for n, p in module.named_parameters() if is_sharded(p)]
+        # Nor do buffers change, which would be sent around before each step.
+        alone += [n for n, _ in module.named_buffers()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, alone)
+        # A graph that is the same each step may have weights that no loss depends on.
+        return DistributedDataParallel(module, static_graph=True)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of everybody's `values`."""
@@ -75,6 +77,18 @@ class Group:
         """
         n = self.total(losses.new_tensor(float(losses.numel())))
         return losses.sum() * (self.count / n.clamp(min=1.0))
+
+    def first(self, value: float) -> float:
+        """What the first of them has; the same on all, for what they must decide alike."""
+        told = [value]
+        dist.broadcast_object_list(told, 0)
+        return told[0]
+
+    def everybody(self, value: Any) -> list[Any]:
+        """What each of them has, by rank."""
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
 
 
 @contextmanager

@@ -21,7 +21,9 @@ from trainer.catalogue_loss import Objective
 from trainer.checkpoints import State
 from trainer.curves import EpochFigures, Watch
 from trainer.data.sequences import SequenceBatch, Sequences
-from trainer.place import Place
+from trainer.large import LargeObjective
+from trainer.place import Place, TrainingError
+from trainer.rowwise import Optimizers
 from trainer.validation import Held
 from trainer.workers import Workers
 
@@ -86,7 +88,7 @@ class Fitting:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: Objective | LargeObjective,
         sequences: Sequences,
         held: Held,
         config: FittingConfig,
@@ -104,13 +106,7 @@ class Fitting:
         self.workers = workers
         whole = torch.compile(objective, dynamic=True) if config.compiled else objective
         self.objective = workers.share(whole)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.learning_rate,
-            betas=(0.9, 0.98),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizer = Optimizers(self.model, config.learning_rate, config.weight_decay)
         self.progress = Progress()
         self.curves: list[EpochFigures] = []
         self.best: State = {"epoch": 0, "ndcg": -math.inf, "model": None}
@@ -150,8 +146,10 @@ class Fitting:
             "progress": asdict(self.progress),
             "curves": [asdict(point) for point in self.curves],
             "best": self.best,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if self.place.is_cuda else [],
+            "random": self.workers.everybody(torch.get_rng_state()),
+            "random_cuda": self.workers.everybody(
+                torch.cuda.get_rng_state() if self.place.is_cuda else None
+            ),
         }
 
     def restore(self, state: State) -> None:
@@ -161,9 +159,9 @@ class Fitting:
         self.progress = Progress(**state["progress"])
         self.curves = [EpochFigures(**point) for point in state["curves"]]
         self.best = state["best"]
-        torch.set_rng_state(state["random"])
+        torch.set_rng_state(state["random"][self.workers.rank])
         if self.place.is_cuda:
-            torch.cuda.set_rng_state_all(state["random_cuda"])
+            torch.cuda.set_rng_state(state["random_cuda"][self.workers.rank])
 
     def _epoch(
         self,
@@ -176,16 +174,24 @@ class Fitting:
         progress, config = self.progress, self.config
         random = np.random.default_rng([self.seed, progress.epoch])
         plan = self.sequences.plan(config.batch_positions, random)
-        mine = plan[self.workers.rank :: self.workers.count]
+        # Every process has a part of each batch; what has fewer users than that waits.
+        plan = [users for users in plan if len(users) >= self.workers.count]
+        if not plan:
+            raise TrainingError(
+                f"no batch has users for all of {self.workers.count} processes: start fewer, or "
+                "raise the recipe's batch_positions"
+            )
+        lengths = self.sequences.lengths
         self.model.train()
-        for users in mine[progress.batch :]:
-            progress.spent_s = spent()
-            done = (progress.epoch + progress.batch / len(mine)) / config.epochs
+        for users in plan[progress.batch :]:
+            progress.spent_s = self.workers.first(spent())
+            done = (progress.epoch + progress.batch / len(plan)) / config.epochs
             done = max(done, progress.spent_s / budget_s if budget_s else 0.0)
             if done >= 1.0:
                 progress.ended = progress.out_of_time = True
                 break
-            stage.advance(self._step(self.sequences.batch(users), done), epoch=progress.epoch + 1)
+            self._step(self.sequences.batch(self.workers.part(users)), done)
+            stage.advance(int(lengths[users].sum()), epoch=progress.epoch + 1)
             progress.batch += 1
             progress.step += 1
             if progress.step % CHECKED_EVERY == 0:
@@ -208,8 +214,8 @@ class Fitting:
         with self.place.autocast():
             losses = self.objective(*batch.tensors(self.place.device))
         self.optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self.workers.mean(losses).backward()
+        nn.utils.clip_grad_norm_(self.optimizer.dense, CLIP)
         self.optimizer.step()
         self.unchecked.append(torch.stack([losses.detach().sum(), losses.new_tensor(len(losses))]))
         return len(losses)
@@ -244,8 +250,11 @@ class Fitting:
         self._check(watch)
         if not all(bool(weights.isfinite().all()) for weights in self.model.parameters()):
             raise Diverged(self._where("is a number, but weights are none any more"))
-        if keep and self.workers.rank == 0:
-            keep(self.state())
+        if keep:
+            # All of them, for what they share out is gathered; the first writes it.
+            state = self.state()
+            if self.workers.rank == 0:
+                keep(state)
 
     def _validate(self, watch: Watch) -> None:
         progress = self.progress

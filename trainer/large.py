@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainer.models.large import LargeSequenceModel
 from trainer.models.vocabulary import FIRST_ITEM_ROW, OOV_ROW, PADDING_ROW
-from trainer.rowwise import RowwiseAdagrad
+from trainer.rowwise import Optimizers
 
 
 class Negatives(nn.Module):
@@ -106,22 +106,14 @@ class Steps:
         """
         self.objective, self.mean = objective, mean
         self.bf16, self.clip = bf16, clip
-        parameters = list(objective.parameters())
-        self.dense = [p for p in parameters if not getattr(p, "sharded", False)]
-        tables = [p for p in parameters if getattr(p, "sharded", False)]
-        self.optimizers = (
-            torch.optim.AdamW(self.dense, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
-            RowwiseAdagrad(tables, lr=learning_rate),
-        )
+        self.optimizer = Optimizers(objective, learning_rate)
 
     def __call__(self, *batch: Tensor) -> Tensor:
         """One step; returns the losses (N,), detached. Waits for no GPU."""
         with torch.autocast(batch[0].device.type, torch.bfloat16, enabled=self.bf16):
             losses = self.objective(*batch)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         self.mean(losses).backward()
-        nn.utils.clip_grad_norm_(self.dense, self.clip)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        nn.utils.clip_grad_norm_(self.optimizer.dense, self.clip)
+        self.optimizer.step()
         return losses.detach()

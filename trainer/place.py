@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from trainer.models.sharded import is_sharded
+
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -66,7 +68,7 @@ def check_memory(model: nn.Module, activations: int, place: Place, free: int | N
 
     Args:
         model: what is trained; its weights, their gradients, the optimizer's two averages and the
-            best weights so far are five times its size.
+            best weights so far are five times its size, and twice that of tables trained by rows.
         activations: bytes that a step needs beside, roughly.
         place: where it is trained.
         free: bytes there are; None lets it try.
@@ -74,12 +76,14 @@ def check_memory(model: nn.Module, activations: int, place: Place, free: int | N
     Raises:
         TrainingError: it does not fit; the message names both sizes and the remedy.
     """
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    needed = 5 * weights + activations
+    sizes = [(is_sharded(p), p.numel() * p.element_size()) for p in model.parameters()]
+    weights = sum(size for _, size in sizes)
+    kept = sum((2 if by_rows else 5) * size for by_rows, size in sizes)
+    needed = kept + activations
     if free is not None and needed > free:
         raise TrainingError(
             f"training needs about {needed / GIB:.1f} GiB of {place.device.type} memory, of which "
-            f"{5 * weights / GIB:.1f} for {weights / GIB:.1f} GiB of weights, and "
+            f"{kept / GIB:.1f} for {weights / GIB:.1f} GiB of weights, and "
             f"{free / GIB:.1f} GiB are free: lower the recipe's model.dim, batch_positions or "
             "negatives, drop items without events from the catalogue, or take a larger machine"
         )

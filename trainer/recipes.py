@@ -11,6 +11,7 @@ from trainer.item_encoding import ItemEncoderConfig
 from trainer.models.ncf import NcfConfig
 from trainer.models.ranker import RankerConfig
 from trainer.ranking import RankingConfig
+from trainer.recipe_xl import large_retrieval
 from trainer.retrieval import RetrievalConfig
 from trainer.simple_retrieval import DecayConfig, PopularConfig, SimpleConfig
 
@@ -57,6 +58,11 @@ def sequence() -> Recipe:
     return Recipe("sequence", RetrievalConfig(), ranking, ItemEncoderConfig())
 
 
+def sequence_xl() -> Recipe:
+    """The flagship for 10⁷ items: 2.6 · 10⁹ parameters, trained by rows; see docs/scaling.md."""
+    return Recipe("sequence_xl", large_retrieval())
+
+
 def popular() -> Recipe:
     """A baseline: what is popular lately is retrieved, for everybody."""
     return Recipe("popular", PopularConfig())
@@ -72,6 +78,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
         "article_mlp": article_mlp,
         "article_ncf": article_ncf,
         "sequence": sequence,
+        "sequence_xl": sequence_xl,
         "popular": popular,
         "exponential-decay": exponential_decay,
     }

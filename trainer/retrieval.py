@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from ebbing.history import HISTORY_LENGTH, item_keys
@@ -19,6 +20,8 @@ from trainer.data.log import EventLog
 from trainer.data.memory import available_memory
 from trainer.data.sequences import Sequences
 from trainer.fitting import Diverged, Fitting, FittingConfig
+from trainer.large import LargeObjective, Negatives
+from trainer.models.large import LargeSequenceModel
 from trainer.models.sequence import RetrievalModel, SequenceConfig, SequenceModel
 from trainer.models.vocabulary import FIRST_ITEM_ROW, Vocabulary
 from trainer.place import (
@@ -51,6 +54,10 @@ class RetrievalConfig(FittingConfig):
     """Share of history items shown as unknown, so that the unknown row means something."""
     validation_users: int = 2048
     """Users whose last training event is kept out to tell when to stop; a tenth at most."""
+    by_rows: bool = False
+    """Whether a step works on the rows it uses, of a table that processes share out, instead of the
+    whole one: for catalogues of millions. Items are then known by themselves alone, and scored
+    against `negatives` however few there are."""
     precision: Precision = "auto"
     """Arithmetic of matrix products: bf16, fp32, or bf16 where a GPU has it."""
 
@@ -129,8 +136,10 @@ def train_retrieval(
             from is of another training.
     """
     if isinstance(config, RetrievalConfig):
-        with reproducible(seed), memory_named():
-            return _train(log, config, seed, reporter, budget_s, around or Surroundings())
+        around = around or Surroundings()
+        # Processes that drew the same numbers would start with the same rows and drop the same.
+        with reproducible(seed + 1_000_003 * around.workers.rank), memory_named():
+            return _train(log, config, seed, reporter, budget_s, around)
     vocabulary, row_of, item_of = item_rows(log)
     with reporter.stage("retrieval model", 1, "counts") as stage:
         model = fit_simple(log, config, vocabulary, row_of, item_of)
@@ -149,17 +158,21 @@ def _train(
     place = Place.choose(around.device, config.precision)
     vocabulary, row_of, item_of = item_rows(log)
     size = vocabulary.size()
-    model = SequenceModel([log.interests[item] for item in item_of[FIRST_ITEM_ROW:]], config.model)
-    negatives = 0 if size - FIRST_ITEM_ROW <= config.full_softmax_up_to else config.negatives
-    check_memory(model, _activations(config, negatives or size), place, around.free_memory())
-
     fitted, validation = validation_split(
         log, config.validation_users, np.random.default_rng([seed])
     )
     sequences = Sequences(fitted, row_of[fitted.items])
-    loss = CatalogueSoftmax(np.bincount(sequences.rows, minlength=size), negatives)
+    if config.by_rows:
+        objective = _large(config, size - FIRST_ITEM_ROW, sequences, place, around.workers)
+        scored = config.negatives
+    else:
+        interests = [log.interests[item] for item in item_of[FIRST_ITEM_ROW:]]
+        objective = _whole(config, interests, sequences)
+        scored = objective.loss.n or size
+    model = objective.model
+    check_memory(model, _activations(config, scored), place, around.free_memory())
     fitting = Fitting(
-        Objective(model, loss, config.oov_share).to(place.device),
+        objective.to(place.device),
         sequences,
         Held(Sequences(log, row_of[log.items]), validation, size),
         config,
@@ -173,7 +186,8 @@ def _train(
             around.checkpoint, identity(log, config, seed, around.workers.count)
         )
         if not around.resume:
-            checkpoints.clear()
+            if around.workers.rank == 0:
+                checkpoints.clear()
         elif state := checkpoints.read():
             fitting.restore(state)
             reporter.say(
@@ -204,6 +218,26 @@ def _train(
         progress.trained / max(progress.spent_s, 1e-9),
         log.offsets[validation + 1] - 1,
     )
+
+
+def _whole(
+    config: RetrievalConfig, interests: list[Sequence[tuple[str, float]]], sequences: Sequences
+) -> Objective:
+    """The model whose table is one piece, scored whole where the catalogue is small."""
+    items = len(interests)
+    negatives = 0 if items <= config.full_softmax_up_to else config.negatives
+    counts = np.bincount(sequences.rows, minlength=items + FIRST_ITEM_ROW)
+    model = SequenceModel(interests, config.model)
+    return Objective(model, CatalogueSoftmax(counts, negatives), config.oov_share)
+
+
+def _large(
+    config: RetrievalConfig, items: int, sequences: Sequences, place: Place, workers: Workers
+) -> LargeObjective:
+    """The model that works by rows, this process's share of them on the device already."""
+    model = LargeSequenceModel(items, config.model, workers.rank, workers.count, place.device)
+    negatives = Negatives(torch.from_numpy(sequences.rows), items, config.negatives)
+    return LargeObjective(model, negatives, config.oov_share)
 
 
 def _activations(config: RetrievalConfig, scored: int) -> int:

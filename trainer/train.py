@@ -37,6 +37,7 @@ from trainer.retrieval import RetrievalResult, Surroundings, train_retrieval
 from trainer.retriever import Retriever
 from trainer.samples import record
 from trainer.trained import Trained
+from trainer.workers import Alone, Workers
 
 MEASURED = EvaluationConfig(reranked=1000, states=2000)
 """How much is measured of a run as it is made; `ebbing evaluate ranking` does more."""
@@ -74,14 +75,23 @@ class TrainingRun:
 
 
 def train_run(
-    run: TrainingRun, reporter: Reporter, clock: Callable[[], float] = time.monotonic
+    run: TrainingRun,
+    reporter: Reporter,
+    clock: Callable[[], float] = time.monotonic,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Train, export, measure and report; returns what run.json holds.
+
+    Of several `workers` the first does all that; the others have their part in training the
+    retrieval model, write nothing and return nothing.
 
     Raises:
         LogError, EvaluationError, FittingError, TrainingError, ExportError: see there; run.json is
             then not written, so that nothing half-done can be published.
     """
+    workers = workers or Alone()
+    if workers.rank:
+        return _assist(run, reporter, clock, workers)
     started = clock()
     declared = run.out / "run.json"
     declared.unlink(missing_ok=True)
@@ -103,7 +113,9 @@ def train_run(
         stage.advance(0, auc=measured["auc"])
     run.out.mkdir(parents=True, exist_ok=True)
     with tensorboard(run.out / "tensorboard") as watch:
-        around = Surroundings(run.device, run.out / CHECKPOINT, run.resume, watch, clock=clock)
+        around = Surroundings(
+            run.device, run.out / CHECKPOINT, run.resume, watch, workers, clock=clock
+        )
         retrieval = train_retrieval(
             train, run.recipe.retrieval, run.seed, reporter, run.budget_s, around
         )
@@ -177,6 +189,18 @@ def train_run(
         write_report(run.out, result, curves, evaluation)
     declared.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return result
+
+
+def _assist(
+    run: TrainingRun, reporter: Reporter, clock: Callable[[], float], workers: Workers
+) -> dict[str, Any]:
+    """The part of a process that is not the first."""
+    train = _held_out(load_log(run.data, run.reading)[0], run).known
+    around = Surroundings(
+        run.device, run.out / CHECKPOINT, run.resume, workers=workers, clock=clock
+    )
+    train_retrieval(train, run.recipe.retrieval, run.seed, reporter, run.budget_s, around)
+    return {}
 
 
 def _held_out(log: EventLog, run: TrainingRun) -> HeldOut:

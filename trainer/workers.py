@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
 
 class Workers(Protocol):
-    """The processes of one training. Each takes every `count`-th batch, from its `rank` on."""
+    """The processes of one training. Each takes its part of the users of every batch."""
 
     @property
     def rank(self) -> int:
@@ -20,12 +21,28 @@ class Workers(Protocol):
         """How many there are."""
         ...
 
+    def part(self, users: np.ndarray) -> np.ndarray:
+        """The users of a batch that this process takes."""
+        ...
+
     def share(self, objective: nn.Module) -> nn.Module:
         """The objective, called in its place, with gradients averaged over all workers."""
         ...
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of everybody's `values`."""
+        ...
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """What to differentiate for gradients of the mean of everybody's losses."""
+        ...
+
+    def first(self, value: float) -> float:
+        """What the first of them has."""
+        ...
+
+    def everybody(self, value: Any) -> list[Any]:
+        """What each of them has, by rank."""
         ...
 
 
@@ -35,6 +52,10 @@ class Alone:
     rank = 0
     count = 1
 
+    def part(self, users: np.ndarray) -> np.ndarray:
+        """All of them."""
+        return users
+
     def share(self, objective: nn.Module) -> nn.Module:
         """Itself."""
         return objective
@@ -42,3 +63,15 @@ class Alone:
     def total(self, values: Tensor) -> Tensor:
         """They are all there are."""
         return values
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """Their mean."""
+        return losses.mean()
+
+    def first(self, value: float) -> float:
+        """Its own."""
+        return value
+
+    def everybody(self, value: Any) -> list[Any]:
+        """Its own."""
+        return [value]

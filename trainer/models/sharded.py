@@ -64,6 +64,8 @@ class ShardedTable(nn.Module):
         self.weight = nn.Parameter(torch.empty(self.span.size, dim, device=device))
         nn.init.normal_(self.weight, std=std)
         self.weight.sharded = True  # type: ignore[attr-defined]
+        self.register_state_dict_post_hook(_whole)
+        self.register_load_state_dict_pre_hook(_own)
 
     def lookup(self, rows_N: Tensor) -> Tensor:
         """Vectors (N, D) of rows in any order, repeats allowed.
@@ -82,13 +84,44 @@ class ShardedTable(nn.Module):
 
         With several processes all of them must call this together.
         """
+        return self.gather(self.weight.detach())
+
+    def gather(self, own: Tensor) -> Tensor:
+        """Of all processes together what each has of its rows: (span, …) → (V, …).
+
+        On the device of `own`, so a table that outgrows a GPU is gathered from the CPU.
+        """
         if self.count == 1:
-            return self.weight.detach()
-        padded = self.weight.new_zeros(self.span.each, self.dim)
-        padded[: self.span.size] = self.weight
-        parts = [torch.empty_like(padded) for _ in range(self.count)]
-        dist.all_gather(parts, padded)
-        return torch.cat(parts)[: self.rows]
+            return own
+        here = own.device
+        if dist.get_backend() == "nccl":
+            # It moves what lies on a GPU only: one span at a time passes through there.
+            own = own.cuda()
+        parts = []
+        for rank in range(self.count):
+            span = Span.of(self.rows, rank, self.count)
+            part = own if rank == self.rank else own.new_empty(span.size, *own.shape[1:])
+            dist.broadcast(part, rank)
+            parts.append(part.to(here))
+        return torch.cat(parts)
+
+    def own(self, whole: Tensor) -> Tensor:
+        """The rows of this process, of what `gather` gave."""
+        return whole[self.span.first : self.span.first + self.span.size]
+
+
+def is_sharded(parameter: nn.Parameter) -> bool:
+    """Whether a parameter is the rows that a process holds of a `ShardedTable`."""
+    return bool(getattr(parameter, "sharded", False))
+
+
+def _whole(table: ShardedTable, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """What is kept of a table is the whole of it, whoever holds which rows."""
+    state[f"{prefix}weight"] = table.gather(state[f"{prefix}weight"])
+
+
+def _own(table: ShardedTable, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    state[f"{prefix}weight"] = table.own(state[f"{prefix}weight"])
 
 
 class _Exchange(torch.autograd.Function):

@@ -180,10 +180,12 @@ def leave_out(scores_BN: Tensor, where_BX: Tensor) -> None:
 def best(scores_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k ≤ N largest of each row and their positions; among equals the first ones.
 
-    `torch.topk` may choose any of equals, which matters only where the last one chosen equals the
-    first one not chosen: such rows are sorted instead.
+    `torch.topk` may choose any of equals and tell them in any order. Only where the last one chosen
+    equals the first one not chosen is a whole row sorted instead.
     """
     values, where = torch.topk(scores_BN, min(k + 1, scores_BN.size(1)), dim=1)
+    if not bool((values[:, 1:] == values[:, :-1]).any()):
+        return values[:, :k], where[:, :k]
     if values.size(1) > k:
         tied = (values[:, k] == values[:, k - 1]).nonzero().squeeze(1)
         if tied.size(0) > 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,29 +13,35 @@ import pytest
 import torch
 from torch import nn
 
-from tests.harness.workers import (
-    asked,
-    die_at_once,
-    do_everything,
-    fail_at_once,
-    train_large,
-    weights,
-    whole_table,
-)
+from ebbing.progress import Reporter
+from tests.harness.workers import asked, do_everything, train_large, weights, whole_table
+from tests.harness.workers_dying import die_at_once, fail_at_once
+from tests.harness.workers_on_a_log import BY_ROWS, CONFIG, train_logs, weights_of
+from trainer.data.log import read_log
 from trainer.distributed import Group, WorkerError, declared, joined, launch
 from trainer.models.sharded import Span
+from trainer.retrieval import train_retrieval
 
+ROOT = Path(__file__).parents[3]
 TOLERANCE = 2e-6
 """Largest difference of a weight after four steps; sums are taken in another order."""
+
+LOG_TOLERANCE = 1e-3
+"""The same after two epochs of a log: AdamW divides by gradients however small."""
 
 
 @pytest.fixture(scope="module", params=[2, 3])
 def answers(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[dict[str, Any]]]:
-    """What each of so many processes found."""
+    """What each of so many processes found; torchrun starts two, and we three."""
     folder = tmp_path_factory.mktemp("group")
-    launch(request.param, do_everything, (str(folder),))
+    if request.param == 2:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        program = ["--nproc-per-node", "2", "-m", "tests.harness.workers", str(folder)]
+        subprocess.run([*torchrun, *program], cwd=ROOT, check=True, capture_output=True)
+    else:
+        launch(request.param, do_everything, (str(folder),))
     yield [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
 
 
@@ -82,6 +90,46 @@ def test_sums_are_of_everybody(answers: list[dict[str, Any]]) -> None:
     count = len(answers)
     for answer in answers:
         assert answer["total"].item() == count * (count + 1) / 2
+
+
+@pytest.fixture(scope="module")
+def on_a_log(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("log")
+    launch(2, train_logs, (str(data), str(folder)))
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_two_processes_train_on_a_log_what_one_does(
+    on_a_log: list[dict[str, Any]], data: Path
+) -> None:
+    alone = weights_of(train_retrieval(read_log(data), CONFIG, 3, Reporter(quiet=True)))
+    for together in on_a_log:
+        assert together["whole"].keys() == alone.keys()
+        for name, value in alone.items():
+            torch.testing.assert_close(
+                together["whole"][name],
+                value,
+                atol=LOG_TOLERANCE,
+                rtol=0,
+                msg=lambda m, n=name: n + m,
+            )
+
+
+def test_tables_trained_by_rows_over_processes_learn_as_in_one(
+    on_a_log: list[dict[str, Any]], data: Path
+) -> None:
+    alone = weights_of(train_retrieval(read_log(data), BY_ROWS, 3, Reporter(quiet=True)))
+    for together in on_a_log:
+        assert together["rows"]["table"].shape == alone["table"].shape
+        # Other negatives are drawn, so it is alike and not the same.
+        spread = together["rows"]["table"].std() / alone["table"].std()
+        assert spread == pytest.approx(1.0, abs=0.1)
+
+
+def test_what_was_interrupted_goes_on_to_the_same_bits(on_a_log: list[dict[str, Any]]) -> None:
+    for together in on_a_log:
+        for name, value in together["rows"].items():
+            assert torch.equal(together["resumed"][name], value), name
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 23, 24])
