@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from ebbing.progress import Reporter
+from ebbing.signing import SigningKey, new_signing_key
 from tests.harness.triton import RunningTriton
 from trainer.data.replay import ReplayConfig
 from trainer.data.simulate import Simulation, SimulationConfig, simulate
@@ -52,6 +53,8 @@ class TinyRelease:
     """The log it was trained on."""
     modules: dict[str, nn.Module]
     """The models as they were before their export, by name."""
+    public_key: Path
+    """Public key of whoever signed it."""
 
 
 @pytest.fixture(scope="session")
@@ -77,13 +80,28 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Simulation,
 
 
 @pytest.fixture(scope="session")
-def release(trained: tuple[Path, Simulation, dict], triton: RunningTriton) -> TinyRelease:
-    """The run, published into the repository of the shared Triton."""
+def release(
+    trained: tuple[Path, Simulation, dict],
+    triton: RunningTriton,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TinyRelease:
+    """The run, published into the repository of the shared Triton, and signed."""
     run, simulation, modules = trained
+    key = tmp_path_factory.mktemp("keys") / "signing.key"
+    new_signing_key(key, bytes(range(32)))
     quick = LatencyLimit(rows=(1,), calls=1)
     quiet = Reporter(Console(file=StringIO()))
-    manifest = publish(run, triton.repository, PUBLISHED, limit=quick, reporter=quiet)
-    return TinyRelease(manifest.release, triton.repository, run, simulation, modules)
+    manifest = publish(
+        run, triton.repository, PUBLISHED, key=SigningKey.read(key), limit=quick, reporter=quiet
+    )
+    return TinyRelease(
+        manifest.release,
+        triton.repository,
+        run,
+        simulation,
+        modules,
+        key.with_name("signing.key.pub"),
+    )
 
 
 @pytest.fixture

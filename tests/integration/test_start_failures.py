@@ -14,6 +14,8 @@ import grpc
 import pytest
 
 from ebbing.client import EbbingError, user_event
+from ebbing.manifest import Manifest
+from ebbing.signing import new_signing_key
 from server.state.sqlite import SqliteStore
 from server.state.sqlite_file import opened
 from tests.harness.gateway import (
@@ -158,6 +160,32 @@ def test_a_model_file_changed_after_publish(
     said = complaint("serve", **{**settings, "repository": repository_copy})
     assert said.startswith(f"{path} differs from what release {release.number} declares")
     assert "publish the release again" in said
+
+
+def test_a_signed_release_is_served_to_whoever_trusts_its_key(
+    release: TinyRelease, start_gateway: StartGateway
+) -> None:
+    gateway = start_gateway(release_key_file=release.public_key)
+    with gateway.client() as client:
+        assert client.recommend("nobody").degraded is False
+    assert "nobody vouches" not in gateway.log.read_text()
+
+
+def test_releases_that_nobody_trusted_has_signed(
+    settings: dict[str, Any], release: TinyRelease, repository_copy: Path, tmp_path: Path
+) -> None:
+    new_signing_key(tmp_path / "other.key", bytes(32))
+    public = tmp_path / "other.key.pub"
+    given = {**settings, "repository": repository_copy}
+    said = complaint("serve", **given, release_key_file=public)
+    folder = Manifest.folder(repository_copy, release.number)
+    assert said.startswith(f"{folder / 'manifest.sig'} is by the key ")
+    assert f"{public} has " in said
+    (folder / "manifest.sig").unlink()
+    said = complaint("serve", **given, release_key_file=release.public_key)
+    assert said.startswith(f"{folder / 'manifest.json'} is not signed")
+    said = complaint("serve", **given, release_key_file=tmp_path / "gone.pub")
+    assert said.startswith(f"there is no {tmp_path / 'gone.pub'}: name the .pub file")
 
 
 def test_a_model_file_that_is_gone(
