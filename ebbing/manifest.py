@@ -168,10 +168,10 @@ class Manifest:
         folder = repository / name / str(model.version)
         for relative, digest in model.files.items():
             path = repository / relative
-            if path.parent != folder or ".." in path.parts:
+            if path.parent != folder or ".." in path.parts or path.suffix != ".pt":
                 raise ManifestError(
                     f"release {self.release} declares {relative} for version {model.version} of "
-                    f"{name}, which lies elsewhere: publish the release again"
+                    f"{name}, which is no model file of its: publish the release again"
                 )
             _check(path, digest, self.release)
         for path in sorted(folder.iterdir()):

@@ -152,3 +152,46 @@ def test_forgetting_parameters_of_other_features_are_refused(repository: Path) -
     manifest = replace(Manifest.read(repository, 1), forgetting_sha256=sha256_of(path))
     with pytest.raises(ManifestError, match=r"forgetting\.json: .*fitted on other features"):
         manifest.verify(repository)
+
+
+@pytest.mark.parametrize(
+    "relative",
+    [
+        "ranking/1/model.pt",
+        "retrieval/2/model.pt",
+        "retrieval/1/../1/model.pt",
+        "/etc/passwd",
+        "retrieval/1/model.py",
+        "retrieval/config.pbtxt",
+    ],
+)
+def test_files_that_are_no_models_of_its_are_refused(repository: Path, relative: str) -> None:
+    manifest = Manifest.read(repository, 1)
+    files = {**manifest.models["retrieval"].files, relative: "0" * 64}
+    models = {**manifest.models, "retrieval": ModelFiles(1, files)}
+    with pytest.raises(ManifestError, match="which is no model file of its"):
+        replace(manifest, models=models).verify(repository)
+
+
+def test_the_manifest_of_another_release_is_named(repository: Path) -> None:
+    folder = Manifest.folder(repository, 2)
+    folder.mkdir()
+    (folder / "manifest.json").write_text(Manifest.read(repository, 1).to_json())
+    with pytest.raises(ManifestError, match=r"2/manifest\.json is the manifest of release 1"):
+        Manifest.read(repository, 2)
+
+
+def test_other_files_beside_a_model_are_named(repository: Path) -> None:
+    (repository / "ranking" / "1" / "model.py").write_text("pass")
+    with pytest.raises(ManifestError, match=r"ranking/1/model\.py is not among the files"):
+        Manifest.read(repository, 1).verify(repository)
+
+
+def test_a_model_that_does_more_than_compute_is_refused(repository: Path) -> None:
+    path = write_archive(
+        repository / MODEL, "def f(x: Tensor) -> Tensor:\n  return torch.rand_like(x)\n"
+    )
+    manifest = Manifest.read(repository, 1)
+    models = {**manifest.models, "retrieval": ModelFiles(1, {MODEL: sha256_of(path)})}
+    with pytest.raises(ManifestError, match=r"aten::rand_like.*; the release is not served"):
+        replace(manifest, models=models).verify(repository)
