@@ -93,8 +93,7 @@ def identifier(column: str, names: Names | None = None) -> Field:
     """A column of ids, as numbers of `names` if given."""
 
     def parse(text: pl.Expr) -> pl.Expr:
-        # A field with a line break is several rows that an open quote ran together.
-        whole = pl.when(~_blank(text) & ~text.str.contains("\n", literal=True)).then(text)
+        whole = pl.when(~_blank(text) & ~_of_lines(text)).then(text)
         return whole.cast(names.dtype) if names else whole
 
     return Field(column, parse, f"{column} is empty or runs over lines", "give an id")
@@ -111,12 +110,18 @@ def number(column: str, remedy: str, optional: bool = False) -> Field:
 
 
 def words(column: str) -> Field:
-    """A column of any text, which may be blank."""
-    return Field(column, lambda text: text, f"{column} does not read", "write text", optional=True)
+    """A column of any text within a line, which may be blank."""
+
+    def parse(text: pl.Expr) -> pl.Expr:
+        return pl.when(~_of_lines(text)).then(text)
+
+    return Field(column, parse, f"{column} runs over lines", "write it in one", optional=True)
 
 
-def header(path: Path, layout: Layout = CSV) -> tuple[str, ...]:
-    """Names of the columns of a file.
+def header(
+    path: Path, layout: Layout = CSV, wanted: Sequence[str] = ("its columns",)
+) -> tuple[str, ...]:
+    """Names of the columns of a file; `wanted` says what an empty file lacks.
 
     Raises:
         LogError: it cannot be read, or is empty.
@@ -128,7 +133,7 @@ def header(path: Path, layout: Layout = CSV) -> tuple[str, ...]:
         if isinstance(names, str):
             raise LogError(f"{path}: row 1: {names}; name the columns there")
         return tuple(names)
-    raise LogError(f"{path}: the file is empty; it needs a header")
+    raise LogError(f"{path}: the file is empty; it needs the header {','.join(wanted)}")
 
 
 def read_rows(
@@ -143,19 +148,14 @@ def read_rows(
         LogError: a column is missing, or more rows do not read than are allowed to; the message
             names the first of them, how many there are, and what to do.
     """
-    try:
-        columns = header(path, layout)
-    except LogError as error:
-        if "is empty" in str(error):
-            wanted = ",".join(field.column for field in fields)
-            raise LogError(f"{path}: the file is empty; it needs the header {wanted}") from None
-        raise
-    for field in fields:
-        if field.column not in columns:
-            wanted = ",".join(one.column for one in fields)
-            raise LogError(
-                f"{path}: row 1: column {field.column!r} is missing; the header must hold {wanted}"
-            )
+    wanted = [field.column for field in fields]
+    columns = header(path, layout, wanted)
+    missing = [name for name in wanted if name not in columns]
+    if missing:
+        raise LogError(
+            f"{path}: row 1: column {missing[0]!r} is missing; the header must hold "
+            f"{','.join(wanted)}"
+        )
     first = 1 if layout.columns else 2
     quickly = _at_once(path, fields, columns, layout)
     if quickly is not None:
@@ -165,6 +165,11 @@ def read_rows(
 
 def _blank(text: pl.Expr) -> pl.Expr:
     return text.is_null() | (text.str.len_bytes() == 0)
+
+
+def _of_lines(text: pl.Expr) -> pl.Expr:
+    """Whether a field has a line break: an open quote ran rows together."""
+    return text.str.contains("\n", literal=True)
 
 
 def _at_once(

@@ -61,6 +61,7 @@ def test_files_as_programs_write_them(
         (b"c", "row 3: the row has 1 fields instead of 3; write it anew"),
         (b"c,3,y,z", "row 3: the row has 4 fields instead of 3"),
         (b"c,\xff,y", "row 3: the row is not UTF-8"),
+        (b'c,3,"y', "row 3: the row has a quote out of place"),
         (b'"c,3,y', "row 3: the row has a quote out of place"),
         (b",3,y", "row 3: id is empty"),
         (b"c,three,y", "row 3: size is not a number ('three'); write a number"),
@@ -84,6 +85,14 @@ def test_a_row_that_does_not_read_is_named_or_left_out(
     (skipped,) = read.skipped
     assert (skipped.file, skipped.rows, skipped.bad) == ("some.csv", 3, 1)
     assert sum(skipped.reasons.values()) == 1
+
+
+def test_rows_that_quotes_run_together_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, b'id,size,note\na,1,"x\nb,2,y\nc,3,z"\nd,4,\n')
+    with pytest.raises(LogError, match=r"row 2: the row has a quote out of place.*1 of 4 rows"):
+        read_rows(path, FIELDS)
+    read = read_rows(path, FIELDS, max_bad=0.25)
+    assert read.table.rows() == [("b", 2.0, "y"), ("c", 3.0, 'z"'), ("d", 4.0, None)]
 
 
 def test_a_tenth_of_garbage_is_refused_with_its_share_or_left_out(
