@@ -42,7 +42,7 @@ class Diverged(Exception):
 class FittingConfig:
     """How a sequence model is trained, whatever it looks like."""
 
-    epochs: int = 15
+    epochs: int = 12
     """Passes over the log, at most."""
     patience: int = 5
     """Epochs without a better validation NDCG at 10 after which training stops."""

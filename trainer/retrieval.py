@@ -137,9 +137,11 @@ def train_retrieval(
     """
     if isinstance(config, RetrievalConfig):
         around = around or Surroundings()
+        place = Place.choose(around.device, config.precision)
         # Processes that drew the same numbers would start with the same rows and drop the same.
-        with reproducible(seed + 1_000_003 * around.workers.rank), memory_named():
-            return _train(log, config, seed, reporter, budget_s, around)
+        own_seed = seed + 1_000_003 * around.workers.rank
+        with reproducible(own_seed, exact=not place.is_cuda), memory_named():
+            return _train(log, config, seed, reporter, budget_s, around, place)
     vocabulary, row_of, item_of = item_rows(log)
     with reporter.stage("retrieval model", 1, "counts") as stage:
         model = fit_simple(log, config, vocabulary, row_of, item_of)
@@ -154,8 +156,8 @@ def _train(
     reporter: Reporter,
     budget_s: float | None,
     around: Surroundings,
+    place: Place,
 ) -> RetrievalResult:
-    place = Place.choose(around.device, config.precision)
     vocabulary, row_of, item_of = item_rows(log)
     size = vocabulary.size()
     fitted, validation = validation_split(
