@@ -265,6 +265,8 @@ class _Outputs:
         self.folder = report or (figures and figures.with_name(f"{figures.stem}-report"))
         if self.folder:
             check_folder(self.folder)
+            if self.folder.resolve() in [path.resolve() for path in (figures, rows) if path]:
+                raise OutputError(f"{self.folder}: is named as a file too; name another folder")
         self.written: list[Path] = []
         self._started = time.monotonic()
 

@@ -92,7 +92,8 @@ def _slices(evaluation: RankingEvaluation) -> Figure:
     for panel, (name, title) in zip(
         panels, (("hit_rate_at_10", "hit rate at 10"), ("ndcg_at_10", "NDCG at 10")), strict=True
     ):
-        for scorer, offset in zip(SCORERS, np.linspace(0.24, -0.24, len(SCORERS)), strict=True):
+        scorers = _drawn(evaluation)
+        for scorer, offset in zip(scorers, np.linspace(0.24, -0.24, len(scorers)), strict=True):
             of_slices = [
                 means.interval(column(scorer, name, OF_SLICES)) for _, means in evaluation.slices
             ]
@@ -193,8 +194,13 @@ def _relevance(evaluation: RankingEvaluation) -> Figure:
     return figure
 
 
+def _drawn(evaluation: RankingEvaluation) -> list[str]:
+    """The scorers that differ: what repeats is what is popular where nothing is repeated."""
+    return [name for name in SCORERS if evaluation.tests.repeats or name != "repeat"]
+
+
 def _ranks(evaluation: RankingEvaluation) -> Mapping[str, np.ndarray]:
-    return {name: evaluation.places[name].ranks[evaluation.seen] for name in SCORERS}
+    return {name: evaluation.places[name].ranks[evaluation.seen] for name in _drawn(evaluation)}
 
 
 def _bins(values: np.ndarray) -> np.ndarray:

@@ -127,6 +127,7 @@ def test_evaluate_asks_as_it_is_told(run: Path, data: Path, tmp_path: Path) -> N
     ("flags", "message"),
     [
         (["--json", "one", "--ranks", "one"], "--json and --ranks both name one"),
+        (["--ranks", "one", "--report", "one"], "one: is named as a file too"),
         (["--ranks", "absent/ranks.csv"], "no such folder as absent; make it first"),
         (["--json", "."], "is a folder; name a file"),
         (["--protocol", "temporal"], r"was trained on .* --until"),
