@@ -49,8 +49,8 @@ def evaluate_external(
 def joined(known: EventLog, other: EventLog) -> EventLog:
     """Two logs as one, the users of the second after those of the first, items by their ids.
 
-    What an item is about is what the first log says, where it knows it. Relations, contents and
-    profiles are left behind.
+    What an item is about and looks like is what the first log says, where it knows it. Relations
+    and profiles are left behind.
 
     Raises:
         EvaluationError: they have no item in common.
@@ -73,4 +73,9 @@ def joined(known: EventLog, other: EventLog) -> EventLog:
         np.concatenate([known.items, place[other.items]]),
         np.concatenate([known.types, other.types]),
         np.concatenate([known.times, other.times]),
+        contents={
+            name: np.concatenate([vectors, other.contents[name][more]])
+            for name, vectors in known.contents.items()
+            if name in other.contents and other.contents[name].shape[1] == vectors.shape[1]
+        },
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from ebbing.progress import Reporter
 from trainer.data.load import load_log
 from trainer.data.log import EventLog
+from trainer.evaluation.placing import placing_by
 from trainer.evaluation.protocol import (
     Asked,
     EvaluationError,
@@ -77,6 +78,7 @@ def measured(
         run.forgetting(),
         reporter,
         config,
+        placing_by(run.model("item_encoder")) if "item_encoder" in run.models else None,
     )
 
 

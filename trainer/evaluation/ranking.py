@@ -15,6 +15,7 @@ from ebbing.progress import Reporter
 from trainer.data.log import EventLog
 from trainer.evaluation.measures import SLATE, SlateFigures, coverage, of_slates, rank_figures
 from trainer.evaluation.places import Places, places_of
+from trainer.evaluation.placing import Placing
 from trainer.evaluation.protocol import HeldOut
 from trainer.evaluation.reranking import RankingFunction, Reranking, rerank
 from trainer.evaluation.resampling import LEVEL, Bootstrap, Interval, Means
@@ -72,6 +73,8 @@ class RankingEvaluation:
     tests: HeldOut
     known: np.ndarray
     """(I,) bool: items of the log that the model knows."""
+    placed: int
+    """How many of the others are placed by what they are about."""
     events: np.ndarray
     """(T,) event numbers asked, ascending: the tests, and those of unseen items."""
     seen: np.ndarray
@@ -145,6 +148,7 @@ class RankingEvaluation:
             "users": len(np.unique(self.log.users[tests.events])),
             "items": len(self.log.item_ids),
             "items_known": int(self.known.sum()),
+            "items_placed": self.placed,
             "training_events": len(tests.known),
             "left_out": {
                 "users_of_one_event": tests.alone,
@@ -169,6 +173,7 @@ def evaluate_ranking(
     parameters: ForgettingParameters,
     reporter: Reporter,
     config: EvaluationConfig | None = None,
+    placing: Placing | None = None,
 ) -> RankingEvaluation:
     """Measure a pair of models on tests, beside the baselines.
 
@@ -180,6 +185,7 @@ def evaluate_ranking(
         parameters: of forgetting, that features and states are of.
         reporter: where progress is shown.
         config: how much is measured.
+        placing: where items that the retrieval model does not know belong.
 
     Raises:
         EvaluationError: the model knows none of the items, or its scores are not numbers.
@@ -187,7 +193,7 @@ def evaluate_ranking(
     config = config or EvaluationConfig()
     events = np.sort(np.concatenate([tests.events, tests.unseen]))
     seen = np.isin(events, tests.events)
-    model = ModelScorer(retrieval, log)
+    model = ModelScorer(retrieval, log, placing)
     scorers: dict[str, Scorer] = {
         "popular": Popular(tests),
         "recently_popular": RecentlyPopular(log, tests),
@@ -233,6 +239,7 @@ def evaluate_ranking(
         log,
         tests,
         model.known,
+        len(model.placed),
         events,
         seen,
         places,

@@ -130,8 +130,9 @@ def _left_out(figures: Mapping[str, Any]) -> str:
     )
     return (
         f"{asked['tests']:,} tests of {asked['users']:,} users; {asked['items']:,} items, "
-        f"{asked['items_known']:,} of which the model knows; {asked['training_events']:,} training "
-        f"events. Left out: {left['users_of_one_event']:,} users of whom nothing else is known, "
+        f"{asked['items_known']:,} of which the model knows, {asked['items_placed']:,} are placed "
+        f"by what they are about; {asked['training_events']:,} training events. "
+        f"Left out: {left['users_of_one_event']:,} users of whom nothing else is known, "
         f"{left['items_had_before']:,} tests of an item the user had before, "
         f"{left['items_never_in_training']:,} of an item never in training.{same}"
     )

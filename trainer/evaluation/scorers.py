@@ -7,7 +7,7 @@ decides nothing.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from ebbing.history import item_keys
 from trainer.data.log import EventLog
 from trainer.data.replay import histories_before
+from trainer.evaluation.placing import Placing
 from trainer.evaluation.protocol import EvaluationError, HeldOut
 
 RECENT_DAYS = 30.0
@@ -49,8 +50,13 @@ class CatalogueModel(Protocol):
 class ModelScorer:
     """A retrieval model on the items of a log."""
 
-    def __init__(self, model: CatalogueModel, log: EventLog) -> None:
+    def __init__(self, model: Any, log: EventLog, placing: Placing | None = None) -> None:
         """Set up.
+
+        Args:
+            model: a retrieval model that is a `CatalogueModel` too.
+            log: whose items are scored.
+            placing: where items that the model does not know belong; None leaves them last.
 
         Raises:
             EvaluationError: the model knows none of the log's items.
@@ -69,6 +75,10 @@ class ModelScorer:
                 f"trained on {len(known):,} others): give a log of the same catalogue, or train "
                 "on this one"
             )
+        self.placed = np.flatnonzero(~self.known) if placing else np.zeros(0, np.int64)
+        """(N,) items that are placed by what they are about."""
+        if placing and len(self.placed):
+            self.placed_at = placing(log, self.placed)
 
     def __call__(self, events: np.ndarray) -> np.ndarray:
         """As `Scorer`.
@@ -77,19 +87,25 @@ class ModelScorer:
             EvaluationError: a score is not a number.
         """
         with torch.no_grad():
-            history = (torch.from_numpy(part) for part in histories_before(self.log, events))
-            own = self.model.scores(*history).float().numpy()
-        if not np.isfinite(own).all():
-            raise EvaluationError("a score of the retrieval model is not a number: train again")
+            history = [torch.from_numpy(part) for part in histories_before(self.log, events)]
+            own = self.model.scores(*history).float().numpy()[:, self.place]
+            users = self.model(*history)[2].float().numpy() if len(self.placed) else None
         scores = np.full((len(events), len(self.known)), -np.inf, np.float32)
-        scores[:, self.known] = own[:, self.place]
+        scores[:, self.known] = own
+        if users is not None:
+            vectors, popularity = self.placed_at
+            scores[:, self.placed] = users @ vectors.T + popularity
+        if np.isnan(scores).any() or not np.isfinite(own).all():
+            raise EvaluationError("a score of the retrieval model is not a number: train again")
         return scores
 
     def vectors(self) -> np.ndarray:
-        """(I, D) item vectors, NaN for items the model does not know."""
+        """(I, D) item vectors, NaN for items the model does not know and nothing places."""
         own = self.model.vectors().float().numpy()
         vectors = np.full((len(self.known), own.shape[1]), np.nan, np.float32)
         vectors[self.known] = own[self.place]
+        if len(self.placed):
+            vectors[self.placed] = self.placed_at[0]
         return vectors
 
 

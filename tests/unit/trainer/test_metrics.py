@@ -6,6 +6,7 @@ import pytest
 from trainer.metrics import (
     auc,
     calibration_error,
+    classification,
     equal_mass_bins,
     equal_width_bins,
     figures,
@@ -54,3 +55,24 @@ def test_users_count_the_same_however_many_cases_they_have() -> None:
     users = np.array([4, 4, 7, 7, 7, 7, 9])
     assert user_auc(score, returned, users) == pytest.approx((1.0 + 0.0) / 2)
     assert user_auc(score, np.zeros(7, bool), users) is None
+
+
+def test_a_probability_says_yes_from_a_half_on() -> None:
+    found = classification(np.array([0.9, 0.5, 0.4, 0.1, 0.6]), np.array([1, 0, 1, 0, 1], bool))
+    assert (found["pairs"], found["positive"]) == (5, 3)
+    assert found["accuracy"] == pytest.approx(3 / 5)
+    assert found["precision"] == pytest.approx(2 / 3)
+    assert found["recall"] == pytest.approx(2 / 3)
+    assert found["f1"] == pytest.approx(2 / 3)
+    assert found["auc"] == pytest.approx(5 / 6)
+    assert found["log_loss"] == pytest.approx(-np.log(0.9 * 0.5 * 0.4 * 0.9 * 0.6) / 5)
+
+
+def test_what_cannot_be_told_is_none() -> None:
+    nothing = classification(np.zeros(0), np.zeros(0, bool))
+    assert nothing.pop("pairs") == nothing.pop("positive") == 0
+    assert set(nothing.values()) == {None}
+    never = classification(np.array([0.1, 0.2]), np.array([False, False]))
+    assert (never["accuracy"], never["precision"], never["recall"]) == (1.0, None, None)
+    assert (never["f1"], never["auc"]) == (None, None)
+    assert classification(np.array([0.1]), np.array([True]))["f1"] == 0.0

@@ -57,8 +57,10 @@ def test_users_nobody_saw_are_asked_of_what_was_trained_on_others(
     asked = found.to_json()["asked"]
     assert asked["protocol"] == "external"
     assert asked["tests"] + sum(asked["left_out"].values()) == 12
-    # Items of the other log that the run does not know take the out-of-vocabulary path.
+    # Items of the other log that the run does not know are placed by its encoder.
     assert asked["items_known"] < asked["items"]
+    assert asked["items_placed"] == asked["items"] - asked["items_known"]
+    assert found.places["retrieval"].ranks.max() < asked["items"]
     assert np.isfinite(found.mean("retrieval", "mrr").value)
 
 

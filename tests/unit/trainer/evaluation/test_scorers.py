@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from tests.harness.rankings import log_of_rows
+from tests.harness.rankings import Told, log_of_rows
 from trainer.data.log import EventLog
 from trainer.evaluation.protocol import leave_one_out
 from trainer.evaluation.scorers import (
+    ModelScorer,
     Popular,
     RecentlyPopular,
     Repeating,
@@ -53,3 +55,26 @@ def test_what_was_had_before_is_the_users_own(log: EventLog) -> None:
     rows, past = had_before(log, np.array([2, 5, 8]))
     assert rows.tolist() == [0, 0, 1, 1]
     assert past.tolist() == [0, 1, 3, 4]
+
+
+def test_items_a_model_does_not_know_are_placed_where_it_is_told(log: EventLog) -> None:
+    class WithUsers(Told):
+        def __call__(self, *history: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (*super().__call__(*history), torch.tensor([[2.0, 1.0]]))
+
+    ids = log.item_ids[:4]
+    model = WithUsers(ids, lambda keys, items: items.float().expand(len(keys), -1))
+    model.vectors = lambda: torch.zeros(4, 2)
+    asked = []
+
+    def place(log: EventLog, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(items.tolist())
+        return np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.5, -3.0])
+
+    scorer = ModelScorer(model, log, place)
+    assert scorer(np.array([2])).tolist() == [[0.0, 1.0, 2.0, 3.0, 2.5, -2.0]]
+    assert scorer.vectors()[4:].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert asked == [[4, 5]]
+    last = ModelScorer(model, log)
+    assert last(np.array([2]))[0, 4:].tolist() == [-np.inf, -np.inf]
+    assert np.isnan(last.vectors()[4:]).all()
