@@ -116,8 +116,9 @@ def ranking(
 
         ebbing evaluate ranking --train data/north --test data/south --recipe sequence
     """
-    outside = train is not None and test is not None
-    if outside == (run is not None and data is not None) or (outside and protocol is not None):
+    own = run and data and not (train or test)
+    outside = train and test and not (run or data or protocol)
+    if not (own or outside):
         raise CommandError(
             "a run is measured on a log: give --run FOLDER and --data FOLDER; or, for a run that "
             "is trained on the way and asked about users of another log, --train FOLDER and --test "

@@ -261,7 +261,8 @@ def test_evaluating_names_what_it_needs(tmp_path: Path) -> None:
     for flags in (
         ["--data", tmp_path],
         ["--train", tmp_path],
-        ["--train", tmp_path, "--test", tmp_path, "--run", tmp_path, "--data", tmp_path],
+        ["--train", tmp_path, "--test", tmp_path, "--run", tmp_path],
+        ["--run", tmp_path, "--test", tmp_path],
         ["--train", tmp_path, "--test", tmp_path, "--protocol", "temporal"],
     ):
         with pytest.raises(CommandError, match="--run FOLDER and --data FOLDER; or"):
