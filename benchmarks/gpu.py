@@ -79,9 +79,9 @@ def limits(device: torch.device, n: int) -> dict[str, float]:
 def large_model(shape: LargeShape, device: torch.device, runs: int, seed: int) -> dict[str, Any]:
     """Steps at full speed, beside the plan."""
     cuda = device.type == "cuda"
+    steps = training(shape, device, bf16=cuda, rate=3e-3, seed=seed)
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    steps = training(shape, device, bf16=cuda, rate=3e-3, seed=seed)
     data = batch(shape, device)
     first = float(steps(*data).mean())
     step_s = median_s(lambda: steps(*data), device, runs)

@@ -162,7 +162,8 @@ def launch(processes: int, function: Callable[..., None], arguments: Sequence[An
         except torch.multiprocessing.ProcessRaisedException as error:
             # Whose peer was killed fails too, and may be noticed first.
             killed = [p.exitcode for p in context.processes if (p.exitcode or 0) == -signal.SIGKILL]
-            last = "it was killed" if killed else str(error).strip().splitlines()[-1]
+            name, _, text = str(error).strip().splitlines()[-1].partition(": ")
+            last = "it was killed" if killed else f"{name.rpartition('.')[2]}: {text}"
             raise WorkerError(f"one of {processes} processes ended early: {last}") from error
         finally:
             for process in context.processes:

@@ -184,7 +184,10 @@ class Fitting:
         lengths = self.sequences.lengths
         self.model.train()
         for users in plan[progress.batch :]:
-            progress.spent_s = self.workers.first(spent())
+            progress.spent_s = spent()
+            if budget_s:
+                # By one clock, so that all end at the same step.
+                progress.spent_s = self.workers.first(progress.spent_s)
             done = (progress.epoch + progress.batch / len(plan)) / config.epochs
             done = max(done, progress.spent_s / budget_s if budget_s else 0.0)
             if done >= 1.0:
