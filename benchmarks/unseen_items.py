@@ -5,9 +5,9 @@
 Per draw a share of the items is taken out of the log with all their events, and everything is
 trained on the rest. The tests are the users' last events whose item is one of those, over the full
 catalogue with seen items filtered. Beside the encoder's placement stand the row that training left
-such an item, which is all a model of ids has, and the peer: the same recipe and seed, trained on
-them too. Shares are ratios to the peer, with bootstrap intervals over tests. `others` are the tests
-of all other items: what placing these costs them.
+such an item, which is all a model of ids has, and the peer: the same configuration and seed,
+trained on them too. Shares are ratios to the peer, with bootstrap intervals over tests. `others`
+are the tests of all other items: what placing these costs them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from trainer.data.replay import histories_before
 from trainer.evaluation.protocol import leave_one_out
 from trainer.item_encoding import ItemEncoderConfig, place_items, train_item_encoder
 from trainer.models.sequence import RetrievalModel
-from trainer.recipes import RECIPES
-from trainer.retrieval import RetrievalResult, item_rows, train_retrieval
+from trainer.retrieval import RetrievalConfig, RetrievalResult, item_rows, train_retrieval
 
 CUTOFF = 10
 SAMPLES = 2000
@@ -72,15 +71,19 @@ def ratio(ours: np.ndarray, peer: np.ndarray, random: np.random.Generator) -> di
 
 
 def one_draw(
-    log: EventLog, train: EventLog, peer: RetrievalResult, draw: int, args: argparse.Namespace
+    log: EventLog,
+    train: EventLog,
+    peer: RetrievalResult,
+    retrieval: RetrievalConfig,
+    draw: int,
+    args: argparse.Namespace,
 ) -> dict[str, Any]:
     """Take out, train, place, measure."""
     random = np.random.default_rng(draw)
     trained = np.flatnonzero(np.bincount(train.items, minlength=len(log.item_ids)))
     gone = np.sort(random.choice(trained, round(args.share * len(trained)), replace=False))
     less = train.without(np.flatnonzero(np.isin(train.items, gone)))
-    recipe = RECIPES[args.recipe]()
-    result = train_retrieval(less, recipe.retrieval, args.seed, Reporter())
+    result = train_retrieval(less, retrieval, args.seed, Reporter())
     encoded = train_item_encoder(less, result.model, ItemEncoderConfig(), args.seed, Reporter())
     assert encoded is not None, "nothing describes the items of this log"
 
@@ -122,19 +125,22 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("--draws", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--share", type=float, default=0.05, help="of the items, taken out")
-    parser.add_argument("--recipe", default="sequence")
+    parser.add_argument("--epochs", type=int, default=RetrievalConfig.epochs)
+    parser.add_argument("--negatives", type=int, default=RetrievalConfig.negatives)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
 
     log = read_log(args.log)
     train = log.without(log.last_events())
-    peer = train_retrieval(train, RECIPES[args.recipe]().retrieval, args.seed, Reporter())
-    draws = [one_draw(log, train, peer, draw, args) for draw in args.draws]
+    retrieval = RetrievalConfig(epochs=args.epochs, negatives=args.negatives)
+    peer = train_retrieval(train, retrieval, args.seed, Reporter())
+    draws = [one_draw(log, train, peer, retrieval, draw, args) for draw in args.draws]
     result = {
         **circumstances(),
         "log": args.log.name,
-        "recipe": args.recipe,
+        "epochs": args.epochs,
+        "negatives": args.negatives,
         "share": args.share,
         "draws": draws,
     }

@@ -119,7 +119,7 @@ def train_run(
         retrieval = train_retrieval(
             train, run.recipe.retrieval, run.seed, reporter, run.budget_s, around
         )
-    ranking = _ranking(train, whole, run, forgetting, retrieval, reporter)
+    ranking = _ranking(train, whole, tests.repeats, run, forgetting, retrieval, reporter)
     encoder = None
     if run.recipe.item_encoder:
         encoder = train_item_encoder(
@@ -212,6 +212,7 @@ def _held_out(log: EventLog, run: TrainingRun) -> HeldOut:
 def _ranking(
     train: EventLog,
     whole: EventLog,
+    repeats: bool,
     run: TrainingRun,
     forgetting: FittedForgetting,
     retrieval: RetrievalResult,
@@ -230,6 +231,7 @@ def _ranking(
                 stage.advance,
                 shown=whole,
                 untrained=retrieval.untrained,
+                repeats=repeats,
             )
     except ValueError as error:
         raise LogError(f"{run.data}: {error}; give a log with repeated users") from error

@@ -84,6 +84,7 @@ def replay(
     *,
     shown: EventLog | None = None,
     untrained: np.ndarray | None = None,
+    repeats: bool = False,
 ) -> Examples:
     """Replay a log and draw examples; deterministic in its arguments.
 
@@ -96,9 +97,11 @@ def replay(
         advance: told how many examples are done.
         shown: the log with what showed no interest, of the same users and items.
         untrained: numbers of the events that the retrieval model was not trained on.
+        repeats: whether what a user had is recommended again.
 
     Returns:
-        Examples whose negatives the user had not had, like the candidates the gateway ranks.
+        Examples whose negatives are what can be a candidate: unless `repeats`, nothing the user
+        had before.
 
     Raises:
         ValueError: no user has a second event.
@@ -106,7 +109,7 @@ def replay(
     moments = _moments(log, config, random, untrained)
     vain = _shown_in_vain(shown, log) if shown else {}
     histories = histories_before(log, moments)
-    candidates = _candidates(log, moments, config, random, propose(*histories), vain)
+    candidates = _candidates(log, moments, config, random, propose(*histories), vain, repeats)
 
     features: list[np.ndarray] = []
     for event, table in zip(moments.tolist(), _states(log, moments), strict=True):
@@ -142,11 +145,12 @@ def _candidates(
     random: np.random.Generator,
     proposed: np.ndarray,
     vain: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    repeats: bool,
 ) -> np.ndarray:
     """(G, C) item indexes: what was taken, then what was shown in vain or proposed, then random."""
     rows = []
     for event, offered in zip(moments.tolist(), proposed, strict=True):
-        had = log.items[log.offsets[log.users[event]] : event + 1]
+        had = log.items[event if repeats else log.offsets[log.users[event]] : event + 1]
         hard = offered[~np.isin(offered, had)]
         anything = random.integers(len(log.item_ids), size=8 * config.random_negatives + 8)
         easy = anything[~np.isin(anything, had)]
