@@ -139,3 +139,25 @@ def test_events_that_retrieval_was_not_trained_on_come_first(
     if only:
         taken = item_keys(log.item_ids)[log.items[untrained]]
         assert set(examples.candidates[:, 0]) == set(taken)
+
+
+def test_what_users_had_is_a_negative_where_it_is_recommended_again(
+    simulation: Simulation,
+) -> None:
+    had = {}
+    for repeats in (False, True):
+        examples = replay(
+            simulation.log,
+            PARAMETERS,
+            ReplayConfig(events=80, random_negatives=0, retrieved_negatives=20),
+            np.random.default_rng(1),
+            lambda keys, ages, types: np.tile(np.arange(480), (len(keys), 1)),
+            repeats=repeats,
+        )
+        known = [
+            np.isin(candidates[1:], history)
+            for history, candidates in zip(examples.keys, examples.candidates, strict=True)
+        ]
+        had[repeats] = np.mean(known)
+        assert not (examples.candidates[:, 1:] == examples.candidates[:, :1]).any()
+    assert had[False] == 0.0 < had[True]
