@@ -1,0 +1,181 @@
+"""Business rules: what they may say, what is refused and where, and what they do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.recommend.rules import RuleError, Rules, compiled, load_rules, values_of
+
+ITEM = values_of(
+    "i1",
+    {"price": "12.5", "brand": "acme", "stock": "0"},
+    (("sports/football", 1.0),),
+    {"country": "DE"},
+    source="retrieval",
+)
+
+
+def rules(tmp_path: Path, text: str) -> Rules:
+    path = tmp_path / "rules.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_rules(path)
+
+
+def denied(tmp_path: Path, condition: str) -> bool:
+    text = f"[[rule]]\nname = 'r'\ndeny = '''{condition}'''\n"
+    return rules(tmp_path, text).denies(ITEM) is not None
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "price > 10",
+        "10 < price <= 12.5",
+        "stock == 0",
+        "brand == 'acme' and not price > 100",
+        "brand in ['acme', 'other']",
+        "'sports' in interests",
+        "'sports/football' in interests",
+        "colour == None",
+        "context_country != 'US'",
+        "source == 'retrieval'",
+        "price * 2 - 5 > 19",
+        "(1 if stock else 2) == 2",
+        "item_id == 'i1'",
+    ],
+)
+def test_conditions_that_hold(tmp_path: Path, condition: str) -> None:
+    assert denied(tmp_path, condition)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "price > 100",
+        "colour == 'red'",
+        # Cannot be told, so they do not apply.
+        "colour > 3",
+        "brand > 3",
+        "price / stock > 1",
+        "brand * 1000000000 == 'x'",
+        "missing + 1 > 0",
+        "price in 3",
+    ],
+)
+def test_conditions_that_do_not_hold(tmp_path: Path, condition: str) -> None:
+    assert not denied(tmp_path, condition)
+
+
+@pytest.mark.parametrize(
+    ("condition", "position"),
+    [
+        ("price >", "line 1, column"),
+        ("(price > 1 and\n  stock >)", "line 2, column"),
+        ("open('x')", "line 1, column 1: Call"),
+        ("1 < len(brand)", "line 1, column 5: Call"),
+        ("brand.upper() == 'A'", "column 1"),
+        ("interests[0] == 'a'", "Subscript"),
+        ("lambda: 1", "Lambda"),
+        ("[x for x in interests]", "ListComp"),
+        ("(a := 1)", "NamedExpr"),
+        ("price ** 99", "Pow"),
+        ("price << 9", "LShift"),
+        ("f'{brand}' == 'a'", "JoinedStr"),
+        ("brand is None", "Is"),
+        ("b'x' == brand", "Constant"),
+        ("", "line 1, column 1"),
+        ("a = 1", "line 1"),
+        ("x" * 3000, "longer than"),
+        ("(" * 300 + "price" + ")" * 300, "column"),
+    ],
+)
+def test_what_is_no_condition_is_refused_with_its_position(
+    tmp_path: Path, condition: str, position: str
+) -> None:
+    with pytest.raises(RuleError) as error:
+        compiled(condition, "rules.toml: rule 'r'")
+    assert str(error.value).startswith("rules.toml: rule 'r'")
+    assert position in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[rule]", "line 1"),
+        ("rule = 3", "tables"),
+        ("[[rule]]\ndeny = 'a == 1'", "rule 1: has no name"),
+        ("[[rule]]\nname = ''\ndeny = 'a == 1'", "no name"),
+        ("[[rule]]\nname = 'a'", "either deny, or boost and when"),
+        ("[[rule]]\nname = 'a'\nboost = 2", "either deny, or boost and when"),
+        ("[[rule]]\nname = 'a'\ndeny = 'b'\nboost = 2\nwhen = 'c'", "either"),
+        ("[[rule]]\nname = 'a'\nboost = nan\nwhen = 'b'", "number above 0"),
+        ("[[rule]]\nname = 'a'\nboost = inf\nwhen = 'b'", "number above 0"),
+        ("[[rule]]\nname = 'a'\nboost = -1\nwhen = 'b'", "number above 0"),
+        ("[[rule]]\nname = 'a'\nboost = 0\nwhen = 'b'", "number above 0"),
+        ("[[rule]]\nname = 'a'\nboost = '2'\nwhen = 'b'", "number above 0"),
+        ("[[rule]]\nname = 'a'\nboost = true\nwhen = 'b'", "number above 0"),
+        ("[[rule]]\nname = 'a'\ndeny = 3", "must be a text"),
+        ("[[rule]]\nname = 'a'\nallow = 'b'", "'allow' is none of"),
+        ("[[rule]]\nname='a'\ndeny='b'\n[[rule]]\nname='a'\ndeny='c'", "two rules"),
+    ],
+)
+def test_files_that_are_none(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(RuleError, match=r"rules\.toml") as error:
+        rules(tmp_path, text)
+    assert words in str(error.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(RuleError, match="cannot be read"):
+        load_rules(tmp_path / "none.toml")
+    (tmp_path / "odd.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RuleError, match="cannot be read"):
+        load_rules(tmp_path / "odd.toml")
+
+
+def test_boosts_multiply_and_denials_name_their_rule(tmp_path: Path) -> None:
+    text = """
+    [[rule]]
+    name = "acme first"
+    boost = 1.5
+    when = "brand == 'acme'"
+    [[rule]]
+    name = "cheap"
+    boost = 2
+    when = "price < 20"
+    [[rule]]
+    name = "dear"
+    boost = 0.1
+    when = "price > 20"
+    [[rule]]
+    name = "out of stock"
+    deny = "stock == 0"
+    """
+    made = rules(tmp_path, text)
+    assert made
+    assert made.boost(ITEM) == 3.0
+    assert made.denies(ITEM) == "out of stock"
+    assert made.denies({**ITEM, "stock": 3.0}) is None
+    assert not rules(tmp_path, "")
+
+
+def test_values_of_an_item() -> None:
+    assert ITEM["price"] == 12.5
+    assert ITEM["interests"] == ("sports", "sports/football")
+    assert ITEM["context_country"] == "DE"
+    # What an attribute is called does not hide what the item is.
+    assert values_of("i", {"item_id": "x", "n": "nan"}, (), {})["item_id"] == "i"
+    assert values_of("i", {"n": "nan"}, (), {})["n"] == "nan"
+
+
+@given(text=st.text(max_size=60))
+def test_whatever_is_written_it_is_taken_or_refused(text: str) -> None:
+    try:
+        code = compiled(text, "here")
+    except RuleError:
+        return
+    assert code is not None
