@@ -52,6 +52,9 @@ from server.metrics import BatchMetrics, Metrics
 from server.ports import cannot_listen, require_port
 from server.privacy import Privacy
 from server.recommend.pipeline import Recommender
+from server.recommend.shelves import Shelves
+from server.recommend.social import Social
+from server.recommend.sources import Sources
 from server.retention import Housekeeping
 from server.rollout.control import RolloutControl
 from server.rollout.guardrails import Guardrails
@@ -188,16 +191,17 @@ def _assemble(
         time.monotonic,
         settings.rollout,
     )
+    shelves = Shelves(store, catalog, time.monotonic, settings.shelves_s)
     recommender = Recommender(
         store,
         users,
         catalog,
         rollout,
+        Sources(store, catalog, shelves, Social(store)),
+        settings.business_rules,
         metrics,
         time.monotonic,
-        settings.alpha,
-        settings.forgetting_share,
-        settings.candidates,
+        settings.recommender,
     )
     news = News()
     assess = lru_cache(lambda parameters: ReleaseAssess(parameters, reason_bytes))

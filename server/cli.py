@@ -78,6 +78,7 @@ def serve(
     from server.inference.errors import InferenceError
     from server.logs import configure_logs
     from server.ports import StartError
+    from server.recommend.rules import RuleError
     from server.settings import Settings
     from server.state.keys import KeyFileError
     from server.workers import Serving, WorkerFailed, run_workers
@@ -121,7 +122,14 @@ def serve(
     except InferenceError as error:
         detail = f" ({error.detail})" if error.detail else ""
         raise CommandError(f"{error}{detail}") from error
-    except (KeyFileError, ManifestError, SigningKeyError, StartError, WorkerFailed) as error:
+    except (
+        KeyFileError,
+        ManifestError,
+        RuleError,
+        SigningKeyError,
+        StartError,
+        WorkerFailed,
+    ) as error:
         raise CommandError(str(error)) from error
     except asyncio.CancelledError:
         typer.echo("stopped before it served")

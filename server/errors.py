@@ -29,7 +29,6 @@ __all__ = [
     "ItemNotFound",
     "MalformedMessage",
     "ModelsUnavailable",
-    "NotYetBuilt",
     "NothingToRollBack",
     "Overloaded",
     "ReleaseNotFound",
@@ -241,16 +240,6 @@ class ModelsUnavailable(EbbingError):
     code = grpc.StatusCode.UNAVAILABLE
     reason = "MODELS_UNAVAILABLE"
     retry_after_s = 1.0
-
-
-class NotYetBuilt(EbbingError):
-    """The contract has it, this version does not."""
-
-    code = grpc.StatusCode.UNIMPLEMENTED
-    reason = "NOT_YET_BUILT"
-
-    def __init__(self, subject: str) -> None:
-        super().__init__(f"still to be built: {subject}", {"subject": subject})
 
 
 class InternalError(EbbingError):

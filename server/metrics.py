@@ -94,6 +94,12 @@ class Metrics:
             ("source", "degraded"),
             registry=registry,
         )
+        self.denied_candidates = Counter(
+            "ebbing_denied_candidates_total",
+            "Candidates that a business rule denied",
+            ("rule",),
+            registry=registry,
+        )
         self.oov_items = Counter(
             "ebbing_oov_items_total",
             "History items the release's vocabulary does not hold",

@@ -16,6 +16,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ebbing.events import DEFAULT_EVENT_WEIGHTS, EventType, event_type_from_name
 from server.failpoints import Failpoint
 from server.limits import Limits
+from server.recommend.rules import Rules, load_rules
+from server.recommend.slates import RecommenderConfig
+from server.recommend.strategies import StrategyConfig
 from server.retention import RetentionPeriods
 from server.rollout.control import RolloutConfig
 from server.rollout.guardrails import GuardrailConfig
@@ -183,6 +186,20 @@ class Settings(BaseSettings):
     """How much of a FOLLOW score hangs on retention; 0 ranks by relevance alone."""
     candidates: int = Field(128, ge=1, le=512)
     """Candidates ranked for a slate."""
+    explore_share: float = Field(0.9, ge=0, le=1)
+    """How much of an EXPLORE score hangs on what the user has not engaged yet."""
+    rekindle_share: float = Field(0.3, gt=0, le=1)
+    """Share of the places of a slate that REKINDLE may take, at least one."""
+    rekindle_daily: int = Field(3, ge=1, le=1000)
+    """Times a day that items of an interest are shown to win it back, by the impressions sent."""
+    diversity: float = Field(0.0, ge=0, le=1)
+    """How much unlikeness counts in a slate where a request does not say; 0: not at all."""
+    max_per_interest: int = Field(0, ge=0, le=100)
+    """Items of one main interest in a slate, as far as others are at hand; 0: any number."""
+    rules: Path | None = None
+    """TOML file of business rules, see ``server.recommend.rules``; read at start."""
+    shelves_s: float = Field(10.0, ge=0, le=3600)
+    """How old the popular items of each interest may be, seconds."""
 
     failpoint: str = ""
     """For tests only: where the gateway kills itself, such as ``append.logged:kill:3``, see
@@ -194,6 +211,31 @@ class Settings(BaseSettings):
         return RetentionPeriods(
             self.events_kept_s, self.inactive_users_kept_s, self.deletions_kept_s
         )
+
+    @property
+    def recommender(self) -> RecommenderConfig:
+        """How slates are made."""
+        return RecommenderConfig(
+            alpha=self.alpha,
+            candidates=self.candidates,
+            diversity=self.diversity,
+            per_interest=self.max_per_interest,
+            strategies=StrategyConfig(
+                forgetting_share=self.forgetting_share,
+                explore_share=self.explore_share,
+                rekindle_share=self.rekindle_share,
+                rekindle_daily=self.rekindle_daily,
+            ),
+        )
+
+    @property
+    def business_rules(self) -> Rules:
+        """The business rules.
+
+        Raises:
+            RuleError: their file does not read, or a rule is none.
+        """
+        return load_rules(self.rules) if self.rules else Rules()
 
     @property
     def rollout(self) -> RolloutConfig:

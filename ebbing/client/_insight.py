@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from ebbing.client._base import ClientBase
@@ -161,8 +161,16 @@ def recommend(
     exclude_item_ids: Iterable[str] = (),
     release: int = 0,
     alpha: float | None = None,
+    allow: Mapping[str, Iterable[str]] | None = None,
+    deny: Mapping[str, Iterable[str]] | None = None,
+    context: Mapping[str, str] | None = None,
+    context_interests: Iterable[str] = (),
+    diversity: float | None = None,
 ) -> Call[recommendation.Slate]:
-    """A slate for one user as of a moment (now), best first; an unknown user gets a cold start."""
+    """A slate for one user as of a moment (now), best first; an unknown user gets a cold start.
+
+    ``allow`` and ``deny`` name the values that an attribute of an item must, or must not, have.
+    """
     return Call(
         lambda stubs: stubs.recommendations.RecommendItems,
         recommendation.RecommendItemsRequest(
@@ -174,9 +182,23 @@ def recommend(
             exclude_item_ids=exclude_item_ids,
             release=release,
             alpha=alpha,
+            allow=_attribute_filters(allow),
+            deny=_attribute_filters(deny),
+            context=context,
+            context_interests=context_interests,
+            diversity=diversity,
         ),
         lambda answer: answer.slate,
     )
+
+
+def _attribute_filters(
+    values: Mapping[str, Iterable[str]] | None,
+) -> list[recommendation.AttributeFilter]:
+    return [
+        recommendation.AttributeFilter(attribute=attribute, values=allowed)
+        for attribute, allowed in (values or {}).items()
+    ]
 
 
 def recommend_many(

@@ -23,46 +23,57 @@ _sym_db = _symbol_database.Default()
 
 
 from ebbing.v1 import interest_pb2 as ebbing_dot_v1_dot_interest__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ebbing/v1/recommendation_service.proto\x12\tebbing.v1\x1a\x18\x65\x62\x62ing/v1/interest.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x01\n\x15RecommendItemsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x08strategy\x18\x04 \x01(\x0e\x32\x13.ebbing.v1.Strategy\x12\x14\n\x0cinclude_seen\x18\x05 \x01(\x08\x12\x18\n\x10\x65xclude_item_ids\x18\x06 \x03(\t\x12\x0f\n\x07release\x18\x07 \x01(\x03\x12\x12\n\x05\x61lpha\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_alpha\"\x7f\n\x0eInterestReason\x12\x10\n\x08interest\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.ebbing.v1.InterestState\x12\x10\n\x08strength\x18\x03 \x01(\x01\x12\x11\n\tretention\x18\x04 \x01(\x01\x12\r\n\x05share\x18\x05 \x01(\x01\"\x8a\x02\n\x0fRecommendedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x16\n\trelevance\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0fretrieval_score\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nforgetting\x18\x05 \x01(\x01\x12\x13\n\x0bprobability\x18\x06 \x01(\x01\x12*\n\x06source\x18\x07 \x01(\x0e\x32\x1a.ebbing.v1.CandidateSource\x12*\n\x07reasons\x18\x08 \x03(\x0b\x32\x19.ebbing.v1.InterestReasonB\x0c\n\n_relevanceB\x12\n\x10_retrieval_score\"\xf4\x01\n\x05Slate\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x1a.ebbing.v1.RecommendedItem\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07release\x18\x04 \x01(\x03\x12\x10\n\x08\x64\x65graded\x18\x05 \x01(\x08\x12\x17\n\x0f\x64\x65graded_reason\x18\x06 \x01(\t\x12\x15\n\rarticle_score\x18\x07 \x01(\x01\x12\x19\n\x11\x61ttribution_token\x18\x08 \x01(\t\x12\x19\n\x11interest_priority\x18\t \x03(\t\"9\n\x16RecommendItemsResponse\x12\x1f\n\x05slate\x18\x01 \x01(\x0b\x32\x10.ebbing.v1.Slate\"P\n\x1a\x42\x61tchRecommendItemsRequest\x12\x32\n\x08requests\x18\x01 \x03(\x0b\x32 .ebbing.v1.RecommendItemsRequest\"x\n\x14RecommendItemsResult\x12!\n\x05slate\x18\x01 \x01(\x0b\x32\x10.ebbing.v1.SlateH\x00\x12\x33\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32 .ebbing.v1.RecommendItemsFailureH\x00\x42\x08\n\x06result\"F\n\x15RecommendItemsFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"O\n\x1b\x42\x61tchRecommendItemsResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.ebbing.v1.RecommendItemsResult\"P\n\x1bStreamRecommendItemsRequest\x12\x31\n\x07request\x18\x01 \x01(\x0b\x32 .ebbing.v1.RecommendItemsRequest\"O\n\x1cStreamRecommendItemsResponse\x12/\n\x06result\x18\x01 \x01(\x0b\x32\x1f.ebbing.v1.RecommendItemsResult\"\x8d\x01\n\x11ScoreItemsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07release\x18\x04 \x01(\x03\x12\x12\n\x05\x61lpha\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_alpha\"g\n\x12ScoreItemsResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.ebbing.v1.RecommendedItem\x12\x0f\n\x07release\x18\x02 \x01(\x03\x12\x15\n\rarticle_score\x18\x03 \x01(\x01*y\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTRATEGY_FOLLOW\x10\x01\x12\x15\n\x11STRATEGY_REKINDLE\x10\x02\x12\x14\n\x10STRATEGY_EXPLORE\x10\x03\x12\x11\n\rSTRATEGY_PACE\x10\x04*\xe7\x01\n\x0f\x43\x61ndidateSource\x12 \n\x1c\x43\x41NDIDATE_SOURCE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43\x41NDIDATE_SOURCE_RETRIEVAL\x10\x01\x12\x1c\n\x18\x43\x41NDIDATE_SOURCE_POPULAR\x10\x02\x12\x1a\n\x16\x43\x41NDIDATE_SOURCE_FRESH\x10\x03\x12\x1b\n\x17\x43\x41NDIDATE_SOURCE_SOCIAL\x10\x04\x12\x1d\n\x19\x43\x41NDIDATE_SOURCE_REKINDLE\x10\x05\x12\x1c\n\x18\x43\x41NDIDATE_SOURCE_REQUEST\x10\x06\x32\x8c\x03\n\x15RecommendationService\x12U\n\x0eRecommendItems\x12 .ebbing.v1.RecommendItemsRequest\x1a!.ebbing.v1.RecommendItemsResponse\x12\x64\n\x13\x42\x61tchRecommendItems\x12%.ebbing.v1.BatchRecommendItemsRequest\x1a&.ebbing.v1.BatchRecommendItemsResponse\x12k\n\x14StreamRecommendItems\x12&.ebbing.v1.StreamRecommendItemsRequest\x1a\'.ebbing.v1.StreamRecommendItemsResponse(\x01\x30\x01\x12I\n\nScoreItems\x12\x1c.ebbing.v1.ScoreItemsRequest\x1a\x1d.ebbing.v1.ScoreItemsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ebbing/v1/recommendation_service.proto\x12\tebbing.v1\x1a\x18\x65\x62\x62ing/v1/interest.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n\x0f\x41ttributeFilter\x12\x11\n\tattribute\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"\xef\x03\n\x15RecommendItemsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x08strategy\x18\x04 \x01(\x0e\x32\x13.ebbing.v1.Strategy\x12\x14\n\x0cinclude_seen\x18\x05 \x01(\x08\x12\x18\n\x10\x65xclude_item_ids\x18\x06 \x03(\t\x12\x0f\n\x07release\x18\x07 \x01(\x03\x12\x12\n\x05\x61lpha\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12)\n\x05\x61llow\x18\t \x03(\x0b\x32\x1a.ebbing.v1.AttributeFilter\x12(\n\x04\x64\x65ny\x18\n \x03(\x0b\x32\x1a.ebbing.v1.AttributeFilter\x12>\n\x07\x63ontext\x18\x0b \x03(\x0b\x32-.ebbing.v1.RecommendItemsRequest.ContextEntry\x12\x19\n\x11\x63ontext_interests\x18\x0c \x03(\t\x12\x16\n\tdiversity\x18\r \x01(\x01H\x01\x88\x01\x01\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_alphaB\x0c\n\n_diversity\"\x7f\n\x0eInterestReason\x12\x10\n\x08interest\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.ebbing.v1.InterestState\x12\x10\n\x08strength\x18\x03 \x01(\x01\x12\x11\n\tretention\x18\x04 \x01(\x01\x12\r\n\x05share\x18\x05 \x01(\x01\"\xa4\x02\n\x0fRecommendedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x16\n\trelevance\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0fretrieval_score\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nforgetting\x18\x05 \x01(\x01\x12\x13\n\x0bprobability\x18\x06 \x01(\x01\x12*\n\x06source\x18\x07 \x01(\x0e\x32\x1a.ebbing.v1.CandidateSource\x12*\n\x07reasons\x18\x08 \x03(\x0b\x32\x19.ebbing.v1.InterestReason\x12\x18\n\x10\x62\x65\x63\x61use_item_ids\x18\t \x03(\tB\x0c\n\n_relevanceB\x12\n\x10_retrieval_score\"\xa0\x01\n\x0cInterestPace\x12\x10\n\x08interest\x18\x01 \x01(\t\x12\x0b\n\x03\x64ue\x18\x02 \x01(\x08\x12-\n\tnext_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rin_vain_count\x18\x05 \x01(\x05\"\xc6\x02\n\x05Slate\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x1a.ebbing.v1.RecommendedItem\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07release\x18\x04 \x01(\x03\x12\x10\n\x08\x64\x65graded\x18\x05 \x01(\x08\x12\x17\n\x0f\x64\x65graded_reason\x18\x06 \x01(\t\x12\x15\n\rarticle_score\x18\x07 \x01(\x01\x12\x19\n\x11\x61ttribution_token\x18\x08 \x01(\t\x12\x19\n\x11interest_priority\x18\t \x03(\t\x12(\n\ncold_start\x18\n \x01(\x0e\x32\x14.ebbing.v1.ColdStart\x12&\n\x05paces\x18\x0b \x03(\x0b\x32\x17.ebbing.v1.InterestPace\"9\n\x16RecommendItemsResponse\x12\x1f\n\x05slate\x18\x01 \x01(\x0b\x32\x10.ebbing.v1.Slate\"P\n\x1a\x42\x61tchRecommendItemsRequest\x12\x32\n\x08requests\x18\x01 \x03(\x0b\x32 .ebbing.v1.RecommendItemsRequest\"x\n\x14RecommendItemsResult\x12!\n\x05slate\x18\x01 \x01(\x0b\x32\x10.ebbing.v1.SlateH\x00\x12\x33\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32 .ebbing.v1.RecommendItemsFailureH\x00\x42\x08\n\x06result\"F\n\x15RecommendItemsFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"O\n\x1b\x42\x61tchRecommendItemsResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.ebbing.v1.RecommendItemsResult\"P\n\x1bStreamRecommendItemsRequest\x12\x31\n\x07request\x18\x01 \x01(\x0b\x32 .ebbing.v1.RecommendItemsRequest\"O\n\x1cStreamRecommendItemsResponse\x12/\n\x06result\x18\x01 \x01(\x0b\x32\x1f.ebbing.v1.RecommendItemsResult\"\x8d\x01\n\x11ScoreItemsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07release\x18\x04 \x01(\x03\x12\x12\n\x05\x61lpha\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_alpha\"g\n\x12ScoreItemsResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.ebbing.v1.RecommendedItem\x12\x0f\n\x07release\x18\x02 \x01(\x03\x12\x15\n\rarticle_score\x18\x03 \x01(\x01*y\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTRATEGY_FOLLOW\x10\x01\x12\x15\n\x11STRATEGY_REKINDLE\x10\x02\x12\x14\n\x10STRATEGY_EXPLORE\x10\x03\x12\x11\n\rSTRATEGY_PACE\x10\x04*\x85\x02\n\x0f\x43\x61ndidateSource\x12 \n\x1c\x43\x41NDIDATE_SOURCE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43\x41NDIDATE_SOURCE_RETRIEVAL\x10\x01\x12\x1c\n\x18\x43\x41NDIDATE_SOURCE_POPULAR\x10\x02\x12\x1a\n\x16\x43\x41NDIDATE_SOURCE_FRESH\x10\x03\x12\x1b\n\x17\x43\x41NDIDATE_SOURCE_SOCIAL\x10\x04\x12\x1d\n\x19\x43\x41NDIDATE_SOURCE_REKINDLE\x10\x05\x12\x1c\n\x18\x43\x41NDIDATE_SOURCE_REQUEST\x10\x06\x12\x1c\n\x18\x43\x41NDIDATE_SOURCE_CONTEXT\x10\x07*n\n\tColdStart\x12\x1a\n\x16\x43OLD_START_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43OLD_START_SOCIAL\x10\x01\x12\x16\n\x12\x43OLD_START_CONTEXT\x10\x02\x12\x16\n\x12\x43OLD_START_POPULAR\x10\x03\x32\x8c\x03\n\x15RecommendationService\x12U\n\x0eRecommendItems\x12 .ebbing.v1.RecommendItemsRequest\x1a!.ebbing.v1.RecommendItemsResponse\x12\x64\n\x13\x42\x61tchRecommendItems\x12%.ebbing.v1.BatchRecommendItemsRequest\x1a&.ebbing.v1.BatchRecommendItemsResponse\x12k\n\x14StreamRecommendItems\x12&.ebbing.v1.StreamRecommendItemsRequest\x1a\'.ebbing.v1.StreamRecommendItemsResponse(\x01\x30\x01\x12I\n\nScoreItems\x12\x1c.ebbing.v1.ScoreItemsRequest\x1a\x1d.ebbing.v1.ScoreItemsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ebbing.v1.recommendation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STRATEGY']._serialized_start=1821
-  _globals['_STRATEGY']._serialized_end=1942
-  _globals['_CANDIDATESOURCE']._serialized_start=1945
-  _globals['_CANDIDATESOURCE']._serialized_end=2176
-  _globals['_RECOMMENDITEMSREQUEST']._serialized_start=113
-  _globals['_RECOMMENDITEMSREQUEST']._serialized_end=346
-  _globals['_INTERESTREASON']._serialized_start=348
-  _globals['_INTERESTREASON']._serialized_end=475
-  _globals['_RECOMMENDEDITEM']._serialized_start=478
-  _globals['_RECOMMENDEDITEM']._serialized_end=744
-  _globals['_SLATE']._serialized_start=747
-  _globals['_SLATE']._serialized_end=991
-  _globals['_RECOMMENDITEMSRESPONSE']._serialized_start=993
-  _globals['_RECOMMENDITEMSRESPONSE']._serialized_end=1050
-  _globals['_BATCHRECOMMENDITEMSREQUEST']._serialized_start=1052
-  _globals['_BATCHRECOMMENDITEMSREQUEST']._serialized_end=1132
-  _globals['_RECOMMENDITEMSRESULT']._serialized_start=1134
-  _globals['_RECOMMENDITEMSRESULT']._serialized_end=1254
-  _globals['_RECOMMENDITEMSFAILURE']._serialized_start=1256
-  _globals['_RECOMMENDITEMSFAILURE']._serialized_end=1326
-  _globals['_BATCHRECOMMENDITEMSRESPONSE']._serialized_start=1328
-  _globals['_BATCHRECOMMENDITEMSRESPONSE']._serialized_end=1407
-  _globals['_STREAMRECOMMENDITEMSREQUEST']._serialized_start=1409
-  _globals['_STREAMRECOMMENDITEMSREQUEST']._serialized_end=1489
-  _globals['_STREAMRECOMMENDITEMSRESPONSE']._serialized_start=1491
-  _globals['_STREAMRECOMMENDITEMSRESPONSE']._serialized_end=1570
-  _globals['_SCOREITEMSREQUEST']._serialized_start=1573
-  _globals['_SCOREITEMSREQUEST']._serialized_end=1714
-  _globals['_SCOREITEMSRESPONSE']._serialized_start=1716
-  _globals['_SCOREITEMSRESPONSE']._serialized_end=1819
-  _globals['_RECOMMENDATIONSERVICE']._serialized_start=2179
-  _globals['_RECOMMENDATIONSERVICE']._serialized_end=2575
+  _globals['_RECOMMENDITEMSREQUEST_CONTEXTENTRY']._loaded_options = None
+  _globals['_RECOMMENDITEMSREQUEST_CONTEXTENTRY']._serialized_options = b'8\001'
+  _globals['_STRATEGY']._serialized_start=2440
+  _globals['_STRATEGY']._serialized_end=2561
+  _globals['_CANDIDATESOURCE']._serialized_start=2564
+  _globals['_CANDIDATESOURCE']._serialized_end=2825
+  _globals['_COLDSTART']._serialized_start=2827
+  _globals['_COLDSTART']._serialized_end=2937
+  _globals['_ATTRIBUTEFILTER']._serialized_start=144
+  _globals['_ATTRIBUTEFILTER']._serialized_end=196
+  _globals['_RECOMMENDITEMSREQUEST']._serialized_start=199
+  _globals['_RECOMMENDITEMSREQUEST']._serialized_end=694
+  _globals['_RECOMMENDITEMSREQUEST_CONTEXTENTRY']._serialized_start=624
+  _globals['_RECOMMENDITEMSREQUEST_CONTEXTENTRY']._serialized_end=670
+  _globals['_INTERESTREASON']._serialized_start=696
+  _globals['_INTERESTREASON']._serialized_end=823
+  _globals['_RECOMMENDEDITEM']._serialized_start=826
+  _globals['_RECOMMENDEDITEM']._serialized_end=1118
+  _globals['_INTERESTPACE']._serialized_start=1121
+  _globals['_INTERESTPACE']._serialized_end=1281
+  _globals['_SLATE']._serialized_start=1284
+  _globals['_SLATE']._serialized_end=1610
+  _globals['_RECOMMENDITEMSRESPONSE']._serialized_start=1612
+  _globals['_RECOMMENDITEMSRESPONSE']._serialized_end=1669
+  _globals['_BATCHRECOMMENDITEMSREQUEST']._serialized_start=1671
+  _globals['_BATCHRECOMMENDITEMSREQUEST']._serialized_end=1751
+  _globals['_RECOMMENDITEMSRESULT']._serialized_start=1753
+  _globals['_RECOMMENDITEMSRESULT']._serialized_end=1873
+  _globals['_RECOMMENDITEMSFAILURE']._serialized_start=1875
+  _globals['_RECOMMENDITEMSFAILURE']._serialized_end=1945
+  _globals['_BATCHRECOMMENDITEMSRESPONSE']._serialized_start=1947
+  _globals['_BATCHRECOMMENDITEMSRESPONSE']._serialized_end=2026
+  _globals['_STREAMRECOMMENDITEMSREQUEST']._serialized_start=2028
+  _globals['_STREAMRECOMMENDITEMSREQUEST']._serialized_end=2108
+  _globals['_STREAMRECOMMENDITEMSRESPONSE']._serialized_start=2110
+  _globals['_STREAMRECOMMENDITEMSRESPONSE']._serialized_end=2189
+  _globals['_SCOREITEMSREQUEST']._serialized_start=2192
+  _globals['_SCOREITEMSREQUEST']._serialized_end=2333
+  _globals['_SCOREITEMSRESPONSE']._serialized_start=2335
+  _globals['_SCOREITEMSRESPONSE']._serialized_end=2438
+  _globals['_RECOMMENDATIONSERVICE']._serialized_start=2940
+  _globals['_RECOMMENDATIONSERVICE']._serialized_end=3336
 # @@protoc_insertion_point(module_scope)

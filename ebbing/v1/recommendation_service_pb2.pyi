@@ -6,6 +6,7 @@ Recommending items, with the state of interest behind each."""
 from collections import abc as _abc
 from ebbing.v1 import interest_pb2 as _interest_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -73,6 +74,8 @@ class _CandidateSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Candi
     """A fading interest to be won back."""
     CANDIDATE_SOURCE_REQUEST: _CandidateSource.ValueType  # 6
     """Given by the caller."""
+    CANDIDATE_SOURCE_CONTEXT: _CandidateSource.ValueType  # 7
+    """About what the caller said the user is looking at."""
 
 class CandidateSource(_CandidateSource, metaclass=_CandidateSourceEnumTypeWrapper):
     """Where a candidate came from."""
@@ -91,13 +94,91 @@ CANDIDATE_SOURCE_REKINDLE: CandidateSource.ValueType  # 5
 """A fading interest to be won back."""
 CANDIDATE_SOURCE_REQUEST: CandidateSource.ValueType  # 6
 """Given by the caller."""
+CANDIDATE_SOURCE_CONTEXT: CandidateSource.ValueType  # 7
+"""About what the caller said the user is looking at."""
 Global___CandidateSource: _TypeAlias = CandidateSource  # noqa: Y015
+
+class _ColdStart:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ColdStartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ColdStart.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COLD_START_UNSPECIFIED: _ColdStart.ValueType  # 0
+    """Not set: the history was enough."""
+    COLD_START_SOCIAL: _ColdStart.ValueType  # 1
+    """What related users engage with."""
+    COLD_START_CONTEXT: _ColdStart.ValueType  # 2
+    """What the caller said the user is looking at."""
+    COLD_START_POPULAR: _ColdStart.ValueType  # 3
+    """What is popular of late."""
+
+class ColdStart(_ColdStart, metaclass=_ColdStartEnumTypeWrapper):
+    """What a slate was made from where the user's history had nothing to say."""
+
+COLD_START_UNSPECIFIED: ColdStart.ValueType  # 0
+"""Not set: the history was enough."""
+COLD_START_SOCIAL: ColdStart.ValueType  # 1
+"""What related users engage with."""
+COLD_START_CONTEXT: ColdStart.ValueType  # 2
+"""What the caller said the user is looking at."""
+COLD_START_POPULAR: ColdStart.ValueType  # 3
+"""What is popular of late."""
+Global___ColdStart: _TypeAlias = ColdStart  # noqa: Y015
+
+@_typing.final
+class AttributeFilter(_message.Message):
+    """Items that have an attribute with one of some values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """Required. Name of the attribute. At most 128 bytes."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. Values, from 1 to 100 of at most 1024 bytes. An item without the attribute has none."""
+
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributeFilter: _TypeAlias = AttributeFilter  # noqa: Y015
 
 @_typing.final
 class RecommendItemsRequest(_message.Message):
     """Request of RecommendItems."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ContextEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     USER_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
@@ -107,6 +188,11 @@ class RecommendItemsRequest(_message.Message):
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
+    ALLOW_FIELD_NUMBER: _builtins.int
+    DENY_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    CONTEXT_INTERESTS_FIELD_NUMBER: _builtins.int
+    DIVERSITY_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Required. For whom. At most 128 bytes. An unknown user gets a cold-start slate."""
     page_size: _builtins.int
@@ -121,6 +207,10 @@ class RecommendItemsRequest(_message.Message):
     """Optional. The articles' α in p(i|u,t) = softmax(−α F), from 0 to 1000, no unit. Unset: the
     gateway's setting.
     """
+    diversity: _builtins.float
+    """Optional. How much unlikeness of the items counts against their scores, from 0 to 1, no unit.
+    Unset: the gateway's setting. 0: not at all.
+    """
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """Optional. As of when, from the user's first event to 2200. Unset: now."""
@@ -128,6 +218,26 @@ class RecommendItemsRequest(_message.Message):
     @_builtins.property
     def exclude_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Items not wanted. At most 1000 of at most 128 bytes. Empty: none."""
+
+    @_builtins.property
+    def allow(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeFilter]:
+        """Optional. Only items that fit all of these. At most 16. Empty: any."""
+
+    @_builtins.property
+    def deny(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeFilter]:
+        """Optional. No items that fit any of these. At most 16. Empty: none are left out."""
+
+    @_builtins.property
+    def context(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Optional. What business rules are told of the request, such as country or device, by name. At
+        most 16 of at most 128 bytes a name and 1024 bytes a value. Empty: nothing.
+        """
+
+    @_builtins.property
+    def context_interests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. What the user is looking at: paths of interests, whose popular items a user of whom
+        nothing else is known is offered. At most 16 of at most 256 bytes. Empty: nothing.
+        """
 
     def __init__(
         self,
@@ -140,14 +250,24 @@ class RecommendItemsRequest(_message.Message):
         exclude_item_ids: _abc.Iterable[_builtins.str] | None = ...,
         release: _builtins.int = ...,
         alpha: _builtins.float | None = ...,
+        allow: _abc.Iterable[Global___AttributeFilter] | None = ...,
+        deny: _abc.Iterable[Global___AttributeFilter] | None = ...,
+        context: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        context_interests: _abc.Iterable[_builtins.str] | None = ...,
+        diversity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "at", b"at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_diversity", b"_diversity", "alpha", b"alpha", "at", b"at", "diversity", b"diversity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "at", b"at", "exclude_item_ids", b"exclude_item_ids", "include_seen", b"include_seen", "page_size", b"page_size", "release", b"release", "strategy", b"strategy", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_diversity", b"_diversity", "allow", b"allow", "alpha", b"alpha", "at", b"at", "context", b"context", "context_interests", b"context_interests", "deny", b"deny", "diversity", b"diversity", "exclude_item_ids", b"exclude_item_ids", "include_seen", b"include_seen", "page_size", b"page_size", "release", b"release", "strategy", b"strategy", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__diversity: _TypeAlias = _typing.Literal["diversity"]  # noqa: Y015
+    _WhichOneofArgType__diversity: _TypeAlias = _typing.Literal["_diversity", b"_diversity"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__diversity) -> _WhichOneofReturnType__diversity | None: ...
 
 Global___RecommendItemsRequest: _TypeAlias = RecommendItemsRequest  # noqa: Y015
 
@@ -203,6 +323,7 @@ class RecommendedItem(_message.Message):
     PROBABILITY_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
+    BECAUSE_ITEM_IDS_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """Output only. The item."""
     score: _builtins.float
@@ -225,6 +346,12 @@ class RecommendedItem(_message.Message):
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterestReason]:
         """Output only. The interests it is about. Empty: the catalogue knows none."""
 
+    @_builtins.property
+    def because_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Items of the user's recent history that speak for it most, by what they have in
+        common and how long ago they were, at most 3. Empty: none has anything in common with it.
+        """
+
     def __init__(
         self,
         *,
@@ -236,10 +363,11 @@ class RecommendedItem(_message.Message):
         probability: _builtins.float = ...,
         source: Global___CandidateSource.ValueType = ...,
         reasons: _abc.Iterable[Global___InterestReason] | None = ...,
+        because_item_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_relevance", b"_relevance", "_retrieval_score", b"_retrieval_score", "relevance", b"relevance", "retrieval_score", b"retrieval_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relevance", b"_relevance", "_retrieval_score", b"_retrieval_score", "forgetting", b"forgetting", "item_id", b"item_id", "probability", b"probability", "reasons", b"reasons", "relevance", b"relevance", "retrieval_score", b"retrieval_score", "score", b"score", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relevance", b"_relevance", "_retrieval_score", b"_retrieval_score", "because_item_ids", b"because_item_ids", "forgetting", b"forgetting", "item_id", b"item_id", "probability", b"probability", "reasons", b"reasons", "relevance", b"relevance", "retrieval_score", b"retrieval_score", "score", b"score", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__relevance: _TypeAlias = _typing.Literal["relevance"]  # noqa: Y015
     _WhichOneofArgType__relevance: _TypeAlias = _typing.Literal["_relevance", b"_relevance"]  # noqa: Y015
@@ -251,6 +379,48 @@ class RecommendedItem(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retrieval_score) -> _WhichOneofReturnType__retrieval_score | None: ...
 
 Global___RecommendedItem: _TypeAlias = RecommendedItem  # noqa: Y015
+
+@_typing.final
+class InterestPace(_message.Message):
+    """When a subject should be shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTEREST_FIELD_NUMBER: _builtins.int
+    DUE_FIELD_NUMBER: _builtins.int
+    NEXT_TIME_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    IN_VAIN_COUNT_FIELD_NUMBER: _builtins.int
+    interest: _builtins.str
+    """Output only. Path of the interest."""
+    due: _builtins.bool
+    """Output only. True: it should be shown now. False: not yet."""
+    in_vain_count: _builtins.int
+    """Output only. Times it was shown since it was last engaged, as far as impressions were sent."""
+    @_builtins.property
+    def next_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it should be shown next; not after the moment asked about where it is due."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """Output only. How long it should rest between."""
+
+    def __init__(
+        self,
+        *,
+        interest: _builtins.str = ...,
+        due: _builtins.bool = ...,
+        next_time: _timestamp_pb2.Timestamp | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
+        in_vain_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "next_time", b"next_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due", b"due", "in_vain_count", b"in_vain_count", "interest", b"interest", "interval", b"interval", "next_time", b"next_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InterestPace: _TypeAlias = InterestPace  # noqa: Y015
 
 @_typing.final
 class Slate(_message.Message):
@@ -267,6 +437,8 @@ class Slate(_message.Message):
     ARTICLE_SCORE_FIELD_NUMBER: _builtins.int
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _builtins.int
     INTEREST_PRIORITY_FIELD_NUMBER: _builtins.int
+    COLD_START_FIELD_NUMBER: _builtins.int
+    PACES_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Output only. For whom."""
     release: _builtins.int
@@ -281,6 +453,8 @@ class Slate(_message.Message):
     """
     attribution_token: _builtins.str
     """Output only. To be sent with the events the slate leads to."""
+    cold_start: Global___ColdStart.ValueType
+    """Output only. What it was made from where the user has no history."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecommendedItem]:
         """Output only. The items, best first. Empty: nothing to recommend."""
@@ -291,7 +465,13 @@ class Slate(_message.Message):
 
     @_builtins.property
     def interest_priority(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Output only. The user's interests in order of priority. Empty: none known."""
+        """Output only. The user's interests in the strategy's order of priority. Empty: none known."""
+
+    @_builtins.property
+    def paces(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterestPace]:
+        """Output only. When each subject should be shown, soonest first. Empty: the strategy is not PACE,
+        or no interest is known.
+        """
 
     def __init__(
         self,
@@ -305,10 +485,12 @@ class Slate(_message.Message):
         article_score: _builtins.float = ...,
         attribution_token: _builtins.str = ...,
         interest_priority: _abc.Iterable[_builtins.str] | None = ...,
+        cold_start: Global___ColdStart.ValueType = ...,
+        paces: _abc.Iterable[Global___InterestPace] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["article_score", b"article_score", "at", b"at", "attribution_token", b"attribution_token", "degraded", b"degraded", "degraded_reason", b"degraded_reason", "interest_priority", b"interest_priority", "items", b"items", "release", b"release", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["article_score", b"article_score", "at", b"at", "attribution_token", b"attribution_token", "cold_start", b"cold_start", "degraded", b"degraded", "degraded_reason", b"degraded_reason", "interest_priority", b"interest_priority", "items", b"items", "paces", b"paces", "release", b"release", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
 from server.inference.releases import Retrieved
 from server.state.store import ItemRecord
 
-__all__ = ["Candidate", "Source", "given", "popular", "retrieved"]
+__all__ = ["Candidate", "Source", "given", "known", "retrieved"]
 
 
 class Source(IntEnum):
@@ -16,7 +17,11 @@ class Source(IntEnum):
 
     RETRIEVAL = 1
     POPULAR = 2
+    FRESH = 3
+    SOCIAL = 4
+    REKINDLE = 5
     REQUEST = 6
+    CONTEXT = 7
 
 
 class Candidate(NamedTuple):
@@ -28,7 +33,7 @@ class Candidate(NamedTuple):
     """The retrieval model's score; None where it was not asked."""
 
 
-def retrieved(answer: Retrieved, items: dict[int, ItemRecord]) -> list[Candidate]:
+def retrieved(answer: Retrieved, items: Mapping[int, ItemRecord]) -> list[Candidate]:
     """The retrieval model's items that the catalogue holds, best first."""
     return [
         Candidate(items[key], Source.RETRIEVAL, float(score))
@@ -37,9 +42,9 @@ def retrieved(answer: Retrieved, items: dict[int, ItemRecord]) -> list[Candidate
     ]
 
 
-def popular(keys: list[int], items: dict[int, ItemRecord]) -> list[Candidate]:
-    """Popular items that the catalogue holds, best first."""
-    return [Candidate(items[key], Source.POPULAR) for key in keys if key in items]
+def known(keys: Iterable[int], items: Mapping[int, ItemRecord], source: Source) -> list[Candidate]:
+    """Items of a source that the catalogue holds, in its order."""
+    return [Candidate(items[key], source) for key in keys if key in items]
 
 
 def given(items: list[ItemRecord]) -> list[Candidate]:

@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 
+from ebbing.v1 import catalog_service_pb2 as pb
 from server.recommend.candidates import Candidate
+from server.state.store import ItemRecord
 
-__all__ = ["eligible"]
+__all__ = ["Filters", "attributes_of", "eligible"]
+
+REMEMBERED_ITEMS = 200_000
+
+
+@lru_cache(REMEMBERED_ITEMS)
+def attributes_of(item: ItemRecord) -> Mapping[str, str]:
+    """The attributes an item was written with."""
+    return dict(pb.Item.FromString(item.body).attributes) if item.body else {}
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Attributes that items must have, and must not have."""
+
+    allow: tuple[tuple[str, frozenset[str]], ...] = ()
+    """Of each attribute the item's value must be one of these."""
+    deny: tuple[tuple[str, frozenset[str]], ...] = ()
+    """Of no attribute may the item's value be one of these."""
+
+    def __bool__(self) -> bool:
+        return bool(self.allow or self.deny)
+
+    def take(self, item: ItemRecord) -> bool:
+        """Whether an item passes."""
+        has = attributes_of(item)
+        return all(has.get(name) in values for name, values in self.allow) and not any(
+            has.get(name) in values for name, values in self.deny
+        )
 
 
 def eligible(

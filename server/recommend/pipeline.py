@@ -1,22 +1,22 @@
-"""From a request to a slate: candidates → filters → ranking → re-ranking → slate.
+"""From a request to a slate: candidates → filters → ranking → strategy → diversity → slate.
 
 Whatever happens to Triton, a slate comes back within the caller's time: without models it is made
-of popular items, weighed by what is known of the user's interests, and says that it is degraded.
+of what friends engage, what is looked at and what is popular, weighed by what is known of the
+user's interests, and says that it is degraded.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from ebbing.features import candidate_features
 from ebbing.history import encode_history, item_key
 from ebbing.interest.trace import TraceTable
 from server.catalog import Catalog
@@ -24,79 +24,40 @@ from server.errors import ModelsUnavailable, UserNotFound
 from server.inference.errors import InferenceError, TritonUnavailable
 from server.inference.releases import LoadedRelease
 from server.metrics import Metrics
+from server.recommend.asking import Answer, Models
 from server.recommend.background import Background
-from server.recommend.candidates import Candidate, given, popular, retrieved
+from server.recommend.because import because
+from server.recommend.candidates import Candidate, Source, given
+from server.recommend.diversity import capped, similarity, spread
 from server.recommend.filters import eligible
-from server.recommend.reranking import InterestContext, Scored, article_fields, follow
+from server.recommend.interests import InterestContext
+from server.recommend.pacing import paces_of
+from server.recommend.reranking import Scored, article_fields, belief
+from server.recommend.rules import Rules
+from server.recommend.slates import (
+    ColdStart,
+    RecommenderConfig,
+    ScoreRequest,
+    Slate,
+    SlateRequest,
+)
+from server.recommend.sources import Sources
+from server.recommend.strategies import Plan, Strategy, main_interest, plan
 from server.rollout.guardrails import Observation
 from server.state.store import ItemRecord, Store
 from server.users import Users, UserView
 
-__all__ = ["Recommender", "ScoreRequest", "Slate", "SlateRequest"]
+__all__ = ["Recommender", "Rollout"]
 
-POPULAR_CANDIDATES = 512
-RETRIEVAL_SHARE = 0.6
-"""Share of the caller's time that retrieval may take; ranking has what is left."""
-SHADOWS_IN_FLIGHT = 8
-"""Comparisons with a shadow at a time; more than that are left out."""
 RESERVE = 0.1
 """Share of the caller's time kept for making the slate without models."""
+SHADOWS_IN_FLIGHT = 8
+"""Comparisons with a shadow at a time; more than that are left out."""
+DAY_US = 86_400_000_000
+PACED_US = 60 * DAY_US
+"""How far back impressions count for PACE."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class SlateRequest:
-    """A checked request for a slate."""
-
-    user_id: str
-    size: int
-    at_us: int | None
-    """The moment, microseconds since the epoch; None is now."""
-    include_seen: bool
-    excluded_ids: frozenset[str]
-    release: int
-    """The release to answer from; 0 is the live one."""
-    alpha: float | None
-    """The articles' α; None is the setting's."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRequest:
-    """A checked request to score given items."""
-
-    user_id: str
-    item_ids: tuple[str, ...]
-    at_us: int | None
-    release: int
-    alpha: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Slate:
-    """What is recommended, and what is behind it."""
-
-    user: UserView
-    items: list[Scored]
-    probabilities: NDArray[np.float64]
-    """The articles' p(i|u,t), (C,)."""
-    article_score: float
-    """The articles' R(u,t)."""
-    context: InterestContext
-    release: int
-    degraded_reason: str
-    """Why models had no say; empty where they had."""
-
-    @property
-    def attribution_token(self) -> str:
-        """Names the slate, for events to echo; the same slate has the same token."""
-        what = [
-            self.user.user_id,
-            repr(self.user.at_s),
-            *(s.candidate.item.item_id for s in self.items),
-        ]
-        digest = hashlib.blake2b("\0".join(what).encode(), digest_size=12).hexdigest()
-        return f"1.{self.release}.{digest}"
 
 
 class Rollout(Protocol):
@@ -115,21 +76,6 @@ class Rollout(Protocol):
         ...
 
 
-class _Answer(NamedTuple):
-    """What the models of a release said for one user."""
-
-    candidates: Sequence[Candidate] = ()
-    """What was retrieved and may be shown; empty where retrieval failed."""
-    relevance: NDArray[np.float32] | None = None
-    """Of the candidates; None where ranking failed, or there is none."""
-    failure: InferenceError | None = None
-    """What went wrong."""
-    oov_share: float = 0.0
-    """Share of the history that the release does not know."""
-    model_s: float = 0.0
-    """How long it took, seconds."""
-
-
 class Recommender:
     """Makes slates."""
 
@@ -139,23 +85,24 @@ class Recommender:
         users: Users,
         catalog: Catalog,
         rollout: Rollout,
+        sources: Sources,
+        rules: Rules,
         metrics: Metrics,
         clock: Callable[[], float],
-        alpha: float,
-        forgetting_share: float,
-        candidates: int,
+        config: RecommenderConfig,
     ) -> None:
-        """Set up; ``clock`` gives monotonic seconds, the rest is as in ``server.settings``."""
+        """Set up; ``clock`` gives monotonic seconds."""
         self._store = store
         self._users = users
         self._catalog = catalog
         self._rollout = rollout
+        self._sources = sources
+        self._rules = rules
         self._metrics = metrics
         self._clock = clock
+        self._config = config
+        self._models = Models(catalog, metrics, clock)
         self._shadows = Background(SHADOWS_IN_FLIGHT)
-        self._alpha = alpha
-        self._forgetting_share = forgetting_share
-        self._candidates = candidates
 
     async def recommend(self, request: SlateRequest, now_us: int, budget_s: float) -> Slate:
         """A slate for one user, within ``budget_s`` seconds.
@@ -167,98 +114,18 @@ class Recommender:
         release = self._rollout.serving(request.user_id, request.release)
         with self._stage("state"):
             user = await self._view(request.user_id, request.at_us, now_us)
-            context = InterestContext.of(user.traces, user.at_s, release.forgetting)
-        excluded = {item_key(i) for i in request.excluded_ids}
-        if not request.include_seen:
-            excluded.update(user.history.keys.tolist())
-        answer, degraded = _Answer(), ""
-        if user.history.keys.any():
-            models_s = budget_s * (1 - RESERVE)
-            answer = await self._ask(release, user, context, excluded, models_s)
-            if error := answer.failure:
-                degraded = f"TRITON_{error.outcome.upper()}"
-                log.warning(
-                    "slate degraded", reason=degraded, error=str(error), detail=error.detail
-                )
-        candidates = answer.candidates
-        if not candidates:
-            with self._stage("popular"):
-                keys = self._store.popular(POPULAR_CANDIDATES)
-                candidates = popular(keys, self._catalog.lookup(keys))
-            candidates = self._filter(candidates, excluded, user)
-        with self._stage("reranking"):
-            ranked = follow(candidates, answer.relevance, context, self._forgetting_share)
-        slate = self._slate(ranked[: request.size], user, context, release, request.alpha, degraded)
+        slate, answer = await self._made(request, release, user, budget_s * (1 - RESERVE))
+        with self._stage("reasons"):
+            items = self._catalog.lookup(user.history.keys[user.history.keys != 0].tolist())
+            about = [scored.candidate.item.interests for scored in slate.items]
+            slate = replace(slate, because=because(about, user.history, items))
         self._count(slate)
         if user.history.keys.any():
             self._observe(release, answer, slate)
             shadow = None if request.release else self._rollout.shadowing(request.user_id)
-            if shadow and not degraded:
-                self._shadows.offer(self._compare(shadow, slate, excluded, request.size, budget_s))
+            if shadow and not slate.degraded_reason:
+                self._shadows.offer(self._compare(shadow, request, slate, budget_s))
         return slate
-
-    async def _ask(
-        self,
-        release: LoadedRelease,
-        user: UserView,
-        context: InterestContext,
-        excluded: set[int],
-        budget_s: float,
-    ) -> _Answer:
-        """What a release's models say, as far as they do."""
-        started = self._clock()
-        answer = _Answer()
-        try:
-            with self._stage("retrieval"):
-                found, oov_share = await self._retrieve(release, user, budget_s * RETRIEVAL_SHARE)
-            answer = _Answer(self._filter(found, excluded, user), oov_share=oov_share)
-            with self._stage("ranking"):
-                ranking_s = budget_s * (1 - RETRIEVAL_SHARE)
-                relevance = await self._rank(release, user, context, answer.candidates, ranking_s)
-            answer = answer._replace(relevance=relevance)
-        except InferenceError as error:
-            answer = answer._replace(failure=error)
-        return answer._replace(model_s=self._clock() - started)
-
-    async def _compare(
-        self,
-        shadow: LoadedRelease,
-        shown: Slate,
-        excluded: set[int],
-        size: int,
-        budget_s: float,
-    ) -> None:
-        """Ask a shadow what was asked of the release that answered, and note how it differs."""
-        user = shown.user
-        context = InterestContext.of(user.traces, user.at_s, shadow.forgetting)
-        answer = await self._ask(shadow, user, context, excluded, budget_s)
-        ranked = follow(answer.candidates, answer.relevance, context, self._forgetting_share)
-        slate = self._slate(ranked[:size], user, context, shadow, None, "")
-        keys, others = ({s.candidate.item.item_key for s in one.items} for one in (shown, slate))
-        overlap = len(keys & others) / len(keys) if keys else 1.0
-        if answer.failure is None:
-            self._metrics.shadow_overlap.observe(overlap)
-        self._observe(shadow, answer, slate, overlap)
-
-    def _observe(
-        self, release: LoadedRelease, answer: _Answer, slate: Slate, overlap: float | None = None
-    ) -> None:
-        """Tell the rollout how a release did."""
-        if isinstance(answer.failure, TritonUnavailable):
-            return  # A Triton that is not there says nothing about the release.
-        forgetting = [scored.forgetting for scored in slate.items]
-        self._rollout.observe(
-            release.release,
-            Observation(
-                at=self._clock(),
-                failed=answer.failure is not None,
-                model_s=answer.model_s,
-                oov_share=answer.oov_share,
-                empty=not answer.candidates,
-                retention=1.0 - sum(forgetting) / len(forgetting) if forgetting else 0.0,
-                overlap=overlap,
-            ),
-        )
 
     async def score(self, request: ScoreRequest, now_us: int, budget_s: float) -> Slate:
         """Given items scored for one user, in the order given.
@@ -282,14 +149,15 @@ class Recommender:
             ]
         )
         try:
-            relevance = await self._rank(release, user, context, candidates, budget_s)
+            relevance = await self._models.rank(release, user, context, candidates, budget_s)
         except InferenceError as error:
             log.warning("scoring failed", error=str(error), detail=error.detail)
             raise ModelsUnavailable("the models do not answer: try again in a moment") from error
-        ranked = follow(candidates, relevance, context, self._forgetting_share)
-        place = {key: i for i, key in enumerate(keys)}
-        ranked.sort(key=lambda scored: place[scored.candidate.item.item_key])
-        return self._slate(ranked, user, context, release, request.alpha, "")
+        believed = belief(candidates, relevance)
+        config = self._config.strategies
+        made = plan(Strategy.FOLLOW, candidates, believed, context, config, len(candidates))
+        scored = _scored(candidates, made.scores, relevance, context, range(len(candidates)))
+        return self._slate(scored, user, context, release, request.alpha)
 
     async def drain(self) -> None:
         """Give up what no caller waits for."""
@@ -302,54 +170,193 @@ class Recommender:
         at_s = (now_us if at_us is None else at_us) / 1e6
         return UserView(user_id, at_s, TraceTable.empty(), encode_history([], [], [], at_s))
 
-    async def _retrieve(
-        self, release: LoadedRelease, user: UserView, budget_s: float
-    ) -> tuple[list[Candidate], float]:
-        """Candidates, and the share of the history that the release does not know."""
-        answer = await release.retrieve(user.history, budget_s)
-        if answer.oov_count:
-            self._metrics.oov_items.labels(str(release.release)).inc(answer.oov_count)
-        found = retrieved(answer, self._catalog.lookup(answer.keys.tolist()))
-        return found, answer.oov_count / max(int(np.count_nonzero(user.history.keys)), 1)
+    async def _made(
+        self, request: SlateRequest, release: LoadedRelease, user: UserView, models_s: float
+    ) -> tuple[Slate, Answer]:
+        """The slate that a release makes, and what its models said."""
+        with self._stage("interests"):
+            context = InterestContext.of(user.traces, user.at_s, release.forgetting)
+        with self._stage("sources"):
+            beside = await self._beside(request, user, context)
+        answer, cold = Answer(), ColdStart.NONE
+        if known := bool(user.history.keys.any()):
+            answer = await self._models.ask(
+                release,
+                user,
+                context,
+                lambda found: self._chosen(found, beside, request, user),
+                models_s,
+            )
+        candidates = list(answer.candidates)
+        if not candidates:
+            with self._stage("cold_start"):
+                begun, brought = await self._sources.cold(
+                    request.user_id, user.at_s, request.context_interests
+                )
+            candidates = self._filtered([*beside, *brought], request, user)
+            candidates = candidates[: self._config.candidates]
+            cold = ColdStart.NONE if known else begun
+        with self._stage("strategy"):
+            slate = self._ordered(request, release, user, context, candidates, answer.relevance)
+        return replace(slate, degraded_reason=_degraded(answer), cold_start=cold), answer
 
-    def _filter(
-        self, candidates: list[Candidate], excluded: set[int], user: UserView
+    async def _beside(
+        self, request: SlateRequest, user: UserView, context: InterestContext
     ) -> list[Candidate]:
-        with self._stage("filters"):
-            kept = eligible(candidates, excluded, round(user.at_s * 1e6))
-        return kept[: self._candidates]
+        """Candidates that the strategy wants beside those of retrieval."""
+        if request.strategy is Strategy.REKINDLE:
+            worth = context.recoverable
+            wanted = [name for name in context.order(worth) if worth[context.index[name]] > 0]
+            return self._sources.of_interests(wanted, Source.REKINDLE)
+        if request.strategy is Strategy.PACE:
+            return self._sources.of_interests(context.order(context.retention), Source.POPULAR)
+        if request.strategy is Strategy.EXPLORE:
+            friends = await self._sources.of_friends(request.user_id, user.at_s)
+            return [*friends, *self._sources.popular()]
+        return []
 
-    @staticmethod
-    async def _rank(
+    def _chosen(
+        self,
+        found: Sequence[Candidate],
+        beside: Sequence[Candidate],
+        request: SlateRequest,
+        user: UserView,
+    ) -> list[Candidate]:
+        """What is ranked: what was retrieved, and up to half as much of what else is wanted."""
+        most = self._config.candidates
+        offered = self._filtered(found, request, user)
+        if not offered or not beside:
+            return offered[:most]
+        keys = {candidate.item.item_key for candidate in offered}
+        others = [
+            candidate
+            for candidate in self._filtered(beside, request, user)
+            # One brought for the purpose says so, also where retrieval knows it too.
+            if candidate.item.item_key not in keys or candidate.source is Source.REKINDLE
+        ][: most // 2]
+        taken = {candidate.item.item_key for candidate in others}
+        scores = {c.item.item_key: c.retrieval_score for c in offered}
+        others = [c._replace(retrieval_score=scores.get(c.item.item_key)) for c in others]
+        offered = [c for c in offered if c.item.item_key not in taken]
+        return [*offered[: most - len(others)], *others]
+
+    def _filtered(
+        self, candidates: Sequence[Candidate], request: SlateRequest, user: UserView
+    ) -> list[Candidate]:
+        """The candidates that may be shown."""
+        with self._stage("filters"):
+            excluded = {item_key(i) for i in request.excluded_ids}
+            if not request.include_seen:
+                excluded.update(user.history.keys.tolist())
+            kept = eligible(candidates, excluded, round(user.at_s * 1e6))
+            if request.filters:
+                kept = [c for c in kept if request.filters.take(c.item)]
+            if self._rules:
+                kept = [c for c in kept if not self._denied(c, request)]
+        return kept
+
+    def _denied(self, candidate: Candidate, request: SlateRequest) -> bool:
+        rule = self._rules.denies(candidate, request.context)
+        if rule:
+            self._metrics.denied_candidates.labels(rule).inc()
+        return rule is not None
+
+    def _ordered(
+        self,
+        request: SlateRequest,
         release: LoadedRelease,
         user: UserView,
         context: InterestContext,
         candidates: Sequence[Candidate],
-        budget_s: float,
-    ) -> NDArray[np.float32] | None:
-        if not candidates:
-            return None
-        features = candidate_features(
-            user.traces,
-            [c.item.interests for c in candidates],
-            user.at_s,
-            release.forgetting,
-            context.retention,
+        relevance: NDArray[np.float32] | None,
+    ) -> Slate:
+        """Candidates scored by the strategy, boosted by rules, made diverse, and cut to a slate."""
+        shown = self._shown(request, user)
+        paces = paces_of(context, shown) if request.strategy is Strategy.PACE else []
+        made = plan(
+            request.strategy,
+            candidates,
+            belief(candidates, relevance),
+            context,
+            self._config.strategies,
+            request.size,
+            paces,
+            Counter({interest: len(moments) for interest, moments in shown.items()}),
         )
-        keys = np.array([c.item.item_key for c in candidates], np.int64)
-        return await release.rank(user.history, keys, features, budget_s)
+        if self._rules:
+            boosts = [self._rules.boost(c, request.context) for c in candidates]
+            made = made._replace(scores=made.scores * np.array(boosts))
+        order = self._diverse(request, candidates, made)[: request.size]
+        scored = _scored(candidates, made.scores, relevance, context, order)
+        slate = self._slate(scored, user, context, release, request.alpha)
+        return replace(slate, priority=made.priority, paces=paces)
+
+    def _diverse(
+        self, request: SlateRequest, candidates: Sequence[Candidate], made: Plan
+    ) -> list[int]:
+        """The order of a slate: what the strategy reserved, then the best, spread and capped."""
+        diversity = self._config.diversity if request.diversity is None else request.diversity
+        best = np.argsort(-made.scores, kind="stable")
+        rest = [i for i in best.tolist() if made.scores[i] >= 0 and i not in made.reserved]
+        about = [candidate.item.interests for candidate in candidates]
+        if diversity > 0:
+            alike = similarity([about[i] for i in rest])
+            chosen = spread(made.scores[rest], alike, request.size, diversity)
+            rest = [rest[i] for i in chosen]
+        return [*made.reserved, *capped(about, self._config.per_interest, rest)]
+
+    def _shown(self, request: SlateRequest, user: UserView) -> Mapping[str, Sequence[float]]:
+        """When items of each interest were shown to the user, as far as the strategy asks."""
+        back_us = {Strategy.PACE: PACED_US, Strategy.REKINDLE: DAY_US}.get(request.strategy)
+        moments: dict[str, list[float]] = {}
+        if back_us:
+            until_us = round(user.at_s * 1e6)
+            for one in self._store.asides(request.user_id, until_us - back_us, until_us):
+                moments.setdefault(main_interest(one.interests), []).append(one.time_s)
+        return moments
+
+    async def _compare(
+        self, shadow: LoadedRelease, request: SlateRequest, shown: Slate, budget_s: float
+    ) -> None:
+        """Ask a shadow what was asked of the release that answered, and note how it differs."""
+        slate, answer = await self._made(request, shadow, shown.user, budget_s)
+        keys, others = ({s.candidate.item.item_key for s in one.items} for one in (shown, slate))
+        overlap = len(keys & others) / len(keys) if keys else 1.0
+        if answer.failure is None:
+            self._metrics.shadow_overlap.observe(overlap)
+        self._observe(shadow, answer, slate, overlap)
+
+    def _observe(
+        self, release: LoadedRelease, answer: Answer, slate: Slate, overlap: float | None = None
+    ) -> None:
+        """Tell the rollout how a release did."""
+        if isinstance(answer.failure, TritonUnavailable):
+            return  # A Triton that is not there says nothing about the release.
+        forgetting = [scored.forgetting for scored in slate.items]
+        self._rollout.observe(
+            release.release,
+            Observation(
+                at=self._clock(),
+                failed=answer.failure is not None,
+                model_s=answer.model_s,
+                oov_share=answer.oov_share,
+                empty=not answer.candidates,
+                retention=1.0 - sum(forgetting) / len(forgetting) if forgetting else 0.0,
+                overlap=overlap,
+            ),
+        )
 
     def _slate(
         self,
-        items: list[Scored],
+        items: Sequence[Scored],
         user: UserView,
         context: InterestContext,
         release: LoadedRelease,
         alpha: float | None,
-        degraded: str,
     ) -> Slate:
-        probabilities, score = article_fields(items, self._alpha if alpha is None else alpha)
-        return Slate(user, items, probabilities, score, context, release.release, degraded)
+        alpha = self._config.alpha if alpha is None else alpha
+        probabilities, score = article_fields(items, alpha)
+        return Slate(user, items, probabilities, score, context, release.release)
 
     def _count(self, slate: Slate) -> None:
         source = slate.items[0].candidate.source.name.lower() if slate.items else "none"
@@ -358,3 +365,33 @@ class Recommender:
 
     def _stage(self, name: str) -> AbstractContextManager[object]:
         return self._metrics.stage_seconds.labels(name).time()
+
+
+def _scored(
+    candidates: Sequence[Candidate],
+    scores: NDArray[np.float64],
+    relevance: NDArray[np.float32] | None,
+    context: InterestContext,
+    order: Sequence[int],
+) -> list[Scored]:
+    """Some of the candidates in an order, with what is told of each."""
+    forgetting, _ = context.forgetting_of([candidates[i].item.interests for i in order])
+    return [
+        Scored(
+            candidates[i],
+            float(scores[i]),
+            None if relevance is None else float(relevance[i]),
+            float(forgotten),
+        )
+        for i, forgotten in zip(order, forgetting, strict=True)
+    ]
+
+
+def _degraded(answer: Answer) -> str:
+    """Why the models had no say, as a constant; empty where they had."""
+    error = answer.failure
+    if error is None:
+        return ""
+    reason = f"TRITON_{error.outcome.upper()}"
+    log.warning("slate degraded", reason=reason, error=str(error), detail=error.detail)
+    return reason

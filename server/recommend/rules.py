@@ -15,13 +15,18 @@ from __future__ import annotations
 import ast
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
-__all__ = ["Rule", "RuleError", "Rules", "load_rules", "values_of"]
+from server.recommend.candidates import Candidate
+from server.recommend.filters import REMEMBERED_ITEMS, attributes_of
+from server.state.store import ItemRecord
+
+__all__ = ["Rule", "RuleError", "Rules", "load_rules", "names_of"]
 
 Value = str | float | tuple[str, ...] | None
 
@@ -90,15 +95,17 @@ class Rules:
     def __bool__(self) -> bool:
         return bool(self.rules)
 
-    def denies(self, names: Mapping[str, Value]) -> str | None:
-        """The name of the first rule that denies an item."""
+    def denies(self, candidate: Candidate, context: Mapping[str, str]) -> str | None:
+        """The name of the first rule that denies a candidate of a request with this context."""
+        names = names_of(candidate, context)
         for rule in self.rules:
             if rule.boost is None and rule.applies(names):
                 return rule.name
         return None
 
-    def boost(self, names: Mapping[str, Value]) -> float:
-        """What all rules that apply multiply an item's score by."""
+    def boost(self, candidate: Candidate, context: Mapping[str, str]) -> float:
+        """What all rules that apply multiply a candidate's score by."""
+        names = names_of(candidate, context)
         factors = [r.boost for r in self.rules if r.boost is not None and r.applies(names)]
         return math.prod(factors)
 
@@ -184,23 +191,22 @@ def compiled(condition: str, where: str) -> CodeType:
         raise RuleError(f"{where}: the condition is nested too deeply") from None
 
 
-def values_of(
-    item_id: str,
-    attributes: Mapping[str, str],
-    interests: Sequence[tuple[str, float]],
-    context: Mapping[str, str],
-    **told: Value,
-) -> dict[str, Value]:
-    """The names a condition sees of an item."""
+def names_of(candidate: Candidate, context: Mapping[str, str]) -> dict[str, Value]:
+    """The names a condition sees of a candidate."""
+    told = {f"context_{name}": _value(text) for name, text in context.items()}
+    return {**_values(candidate.item), **told, "source": candidate.source.name.lower()}
+
+
+@lru_cache(REMEMBERED_ITEMS)
+def _values(item: ItemRecord) -> Mapping[str, Value]:
     paths = {
         "/".join(parts[: depth + 1])
-        for path, _ in interests
+        for path, _ in item.interests
         for parts in [path.split("/")]
         for depth in range(len(parts))
     }
-    values: dict[str, Value] = {name: _value(text) for name, text in attributes.items()}
-    values |= {f"context_{name}": _value(text) for name, text in context.items()}
-    return {**values, "item_id": item_id, "interests": tuple(sorted(paths)), **told}
+    values = {name: _value(text) for name, text in attributes_of(item).items()}
+    return {**values, "item_id": item.item_id, "interests": tuple(sorted(paths))}
 
 
 def _value(text: str) -> Value:

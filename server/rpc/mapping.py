@@ -25,8 +25,9 @@ from server.errors import EbbingError
 from server.histories import HistoryPoint
 from server.privacy import Receipt, RecentEngagement, ToldInterests
 from server.profiles import Profile
-from server.recommend.pipeline import Slate
-from server.recommend.reranking import InterestContext
+from server.recommend.interests import InterestContext
+from server.recommend.pacing import Pace
+from server.recommend.slates import Slate
 from server.state.alarms import Transition
 from server.state.store import Interests
 
@@ -201,7 +202,10 @@ def deletion_receipt(receipt: Receipt) -> user_data_service_pb2.DeletionReceipt:
 def recommended_items(slate: Slate) -> list[recommendation_service_pb2.RecommendedItem]:
     """The items of a slate."""
     messages = []
-    for scored, probability in zip(slate.items, slate.probabilities, strict=True):
+    because = slate.because or [()] * len(slate.items)
+    for scored, probability, speaking in zip(
+        slate.items, slate.probabilities, because, strict=True
+    ):
         candidate = scored.candidate
         messages.append(
             recommendation_service_pb2.RecommendedItem(
@@ -213,6 +217,7 @@ def recommended_items(slate: Slate) -> list[recommendation_service_pb2.Recommend
                 probability=float(probability),
                 source=int(candidate.source),  # type: ignore[arg-type]
                 reasons=_reasons(candidate.item.interests, slate.context),
+                because_item_ids=speaking,
             )
         )
     return messages
@@ -229,7 +234,19 @@ def slate_message(slate: Slate) -> recommendation_service_pb2.Slate:
         degraded_reason=slate.degraded_reason,
         article_score=slate.article_score,
         attribution_token=slate.attribution_token,
-        interest_priority=slate.context.priority,
+        interest_priority=slate.priority,
+        cold_start=int(slate.cold_start),  # type: ignore[arg-type]
+        paces=[_pace(pace) for pace in slate.paces],
+    )
+
+
+def _pace(pace: Pace) -> recommendation_service_pb2.InterestPace:
+    return recommendation_service_pb2.InterestPace(
+        interest=pace.interest,
+        due=pace.due,
+        next_time=timestamp(pace.next_s),
+        interval=duration(pace.interval_s),
+        in_vain_count=pace.in_vain,
     )
 
 

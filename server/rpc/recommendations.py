@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from ebbing.v1 import recommendation_service_pb2 as pb
 from ebbing.v1 import recommendation_service_pb2_grpc
-from server.errors import EbbingError, NotYetBuilt
-from server.recommend.pipeline import Recommender, ScoreRequest, Slate, SlateRequest
+from server.errors import EbbingError
+from server.recommend.filters import Filters
+from server.recommend.pipeline import Recommender
+from server.recommend.slates import ScoreRequest, Slate, SlateRequest
+from server.recommend.strategies import Strategy
 from server.rpc import Context
 from server.rpc.mapping import failure, recommended_items, slate_message
 from server.rpc.paging import page_size
@@ -18,12 +21,14 @@ from server.rpc.validation import Checks
 
 __all__ = ["Recommendations"]
 
-SUBJECT = "Serving: the pipeline, strategies, cold start and releases"
 MAX_SLATE = 100
 DEFAULT_SLATE = 10
 MAX_EXCLUDED = 1000
 MAX_SCORED = 512
 MAX_BATCH = 256
+MAX_FILTERS = 16
+MAX_FILTER_VALUES = 100
+MAX_CONTEXT = 16
 
 
 class Recommendations(recommendation_service_pb2_grpc.RecommendationServiceServicer):
@@ -117,9 +122,18 @@ class Recommendations(recommendation_service_pb2_grpc.RecommendationServiceServi
             for i, item_id in enumerate(request.exclude_item_ids):
                 checks.identifier(f"exclude_item_ids[{i}]", item_id)
             _check_release_and_alpha(checks, request)
+            _check_filters(checks, "allow", request.allow)
+            _check_filters(checks, "deny", request.deny)
+            checks.count("context", len(request.context), MAX_CONTEXT)
+            for name, value in request.context.items():
+                checks.identifier("context", name)
+                checks.text("context", value, checks.limits.text_bytes)
+            checks.count("context_interests", len(request.context_interests), MAX_CONTEXT)
+            for i, path in enumerate(request.context_interests[:MAX_CONTEXT]):
+                checks.path(f"context_interests[{i}]", path)
+            if request.HasField("diversity"):
+                checks.between("diversity", request.diversity, 0.0, 1.0)
         size = page_size(request.page_size, DEFAULT_SLATE, MAX_SLATE)
-        if request.strategy not in (pb.STRATEGY_UNSPECIFIED, pb.STRATEGY_FOLLOW):
-            raise NotYetBuilt(SUBJECT)
         return await self._recommender.recommend(
             SlateRequest(
                 user_id=request.user_id,
@@ -129,6 +143,11 @@ class Recommendations(recommendation_service_pb2_grpc.RecommendationServiceServi
                 excluded_ids=frozenset(request.exclude_item_ids),
                 release=request.release,
                 alpha=request.alpha if request.HasField("alpha") else None,
+                strategy=Strategy(request.strategy or pb.STRATEGY_FOLLOW),
+                filters=Filters(_filters(request.allow), _filters(request.deny)),
+                context=dict(request.context),
+                context_interests=tuple(request.context_interests),
+                diversity=request.diversity if request.HasField("diversity") else None,
             ),
             self._now_us(),
             budget_s,
@@ -148,3 +167,19 @@ def _check_release_and_alpha(checks: Checks, request: Any) -> None:
     if request.release < 0:
         checks.found("release", "must be 1 or more, or 0 for the live one")
     checks.alpha(request)
+
+
+def _check_filters(checks: Checks, field: str, filters: Sequence[pb.AttributeFilter]) -> None:
+    checks.count(field, len(filters), MAX_FILTERS)
+    for i, one in enumerate(filters[:MAX_FILTERS]):
+        checks.identifier(f"{field}[{i}].attribute", one.attribute)
+        values = f"{field}[{i}].values"
+        checks.count(values, len(one.values), MAX_FILTER_VALUES, required=True)
+        for value in one.values[:MAX_FILTER_VALUES]:
+            checks.text(values, value, checks.limits.text_bytes)
+
+
+def _filters(
+    filters: Iterable[pb.AttributeFilter],
+) -> tuple[tuple[str, frozenset[str]], ...]:
+    return tuple((one.attribute, frozenset(one.values)) for one in filters)

@@ -101,6 +101,11 @@ class RedisStore(RedisForgetting):
         owner = self._records.owner_of(user_id)
         return self._read(owner, "engagements", until_us, newest)
 
+    def asides(self, user_id: str, since_us: int, until_us: int) -> Iterable[Interaction]:
+        """A user's events that leave no trace between two moments, oldest first."""
+        owner = self._records.owner_of(user_id)
+        return self._read(owner, "asides", until_us, since_us=since_us)
+
     def events_of(self, user_id: str) -> Iterable[Interaction]:
         """All of a user's events, engagements or not, oldest first; read as they are asked for."""
         owner = self._records.owner_of(user_id)
@@ -111,12 +116,18 @@ class RedisStore(RedisForgetting):
         )
 
     def _read(
-        self, owner: str, kind: str, until_us: int = FOR_EVER, newest: int | None = None
+        self,
+        owner: str,
+        kind: str,
+        until_us: int = FOR_EVER,
+        newest: int | None = None,
+        since_us: int | None = None,
     ) -> Iterator[Interaction]:
         place = self._keys.of(owner)
         keys = (place(kind, owner), place("events", owner))
         most: Word = "" if newest is None else newest
-        last: tuple[Word, Word] | None = ("", 0)
+        # No event is called NUL: what follows is found by the time alone.
+        last: tuple[Word, Word] | None = ("", 0) if since_us is None else ("\0", since_us - 1)
         while last:
             words = (*last, until_us, most, LOG_PAGE)
             ((ids, values),) = self._link.read([Command.of(READ, place.slot, keys, *words)])

@@ -131,6 +131,10 @@ class SqliteStore(SqliteWriting):
         )
         return self._read(owner, 1, until_us, (first_us, ""), known - newest)
 
+    def asides(self, user_id: str, since_us: int, until_us: int) -> Iterable[Interaction]:
+        """A user's events that leave no trace between two moments, oldest first."""
+        return self._read(self._records.owner_of(user_id), 0, until_us, (since_us, ""))
+
     def events_of(self, user_id: str) -> Iterable[Interaction]:
         """All of a user's events, engagements or not, oldest first; read as they are asked for."""
         owner = self._records.owner_of(user_id)

@@ -204,6 +204,13 @@ class Store(Protocol):
         """
         ...
 
+    def asides(self, user_id: str, since_us: int, until_us: int) -> Iterable[Interaction]:
+        """A user's events that leave no trace, such as impressions, between two moments.
+
+        Both moments belong to it; oldest first, read as they are asked for.
+        """
+        ...
+
     def first_engagement_us(self, user_id: str) -> int | None:
         """Time of a user's first logged engagement; None for a user without any."""
         ...

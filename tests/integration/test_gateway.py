@@ -322,14 +322,6 @@ def test_the_live_release_is_listed(client: Client, release: TinyRelease) -> Non
     assert 0 <= listed.metrics["retrieval.ndcg_at_10"] <= 1
 
 
-def test_strategies_still_to_be_built_say_so(client: Client) -> None:
-    with pytest.raises(EbbingError) as error:
-        client.recommend("ada", strategy=pb.STRATEGY_REKINDLE)
-    assert error.value.code is grpc.StatusCode.UNIMPLEMENTED
-    assert error.value.reason == "NOT_YET_BUILT"
-    assert error.value.metadata["subject"] in error.value.message
-
-
 # --- two gateways, one state ----------------------------------------------------------------------
 
 

@@ -318,6 +318,26 @@ class StoreSuite:
         store.append([deed("later", user_id="bob")])
         assert traces_in(store, "bob") is not None
 
+    def test_asides_between_two_moments(self, store: Store) -> None:
+        shown = [deed(f"shown{n}", item_id=f"i{n}", days=n, weight=0.0) for n in (3, 1, 2, 5, 4)]
+        store.append([*shown, deed("engaged", days=2.5), deed("other", "bob", days=2, weight=0.0)])
+
+        def between(first: float, last: float) -> list[str]:
+            moments = (START_US + round(days * DAY_US) for days in (first, last))
+            return [one.event_id for one in store.asides("ann", *moments)]
+
+        assert between(2, 4) == ["shown2", "shown3", "shown4"]
+        assert between(2.1, 3.9) == ["shown3"]
+        assert between(0, 9) == [f"shown{n}" for n in range(1, 6)]
+        assert between(6, 9) == between(3, 2) == []
+        assert list(store.asides("nobody", 0, 2**60)) == []
+
+    def test_many_asides_are_read_page_by_page(self, store: Store) -> None:
+        shown = [deed(f"s{n:04d}", item_id="i", days=n // 3, weight=0.0) for n in range(1300)]
+        store.append(shown)
+        read = store.asides("ann", START_US + 100 * DAY_US, START_US + 399 * DAY_US)
+        assert [one.event_id for one in read] == [one.event_id for one in shown[300:1200]]
+
     def test_first_engagement_moves_back_with_a_late_event(self, store: Store) -> None:
         store.append([deed("b", days=5)])
         assert store.first_engagement_us("ann") == START_US + 5 * DAY_US

@@ -10,7 +10,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from server import errors
-from server.errors import EbbingError, FieldViolation, InvalidFields, NotYetBuilt, to_status
+from server.errors import EbbingError, FieldViolation, InvalidFields, to_status
 
 STATUSES = {
     errors.InvalidFields: ("INVALID_ARGUMENT", "INVALID_FIELD", False),
@@ -31,7 +31,11 @@ STATUSES = {
     errors.StoreUnavailable: ("UNAVAILABLE", "STORE_UNAVAILABLE", True),
     errors.ModelsUnavailable: ("UNAVAILABLE", "MODELS_UNAVAILABLE", True),
     errors.GatewayStopping: ("UNAVAILABLE", "GATEWAY_STOPPING", True),
-    errors.NotYetBuilt: ("UNIMPLEMENTED", "NOT_YET_BUILT", False),
+    errors.ReleaseUnusable: ("FAILED_PRECONDITION", "RELEASE_UNUSABLE", False),
+    errors.AlreadyLive: ("FAILED_PRECONDITION", "ALREADY_LIVE", False),
+    errors.TrialUnderWay: ("FAILED_PRECONDITION", "TRIAL_UNDER_WAY", False),
+    errors.NothingToRollBack: ("FAILED_PRECONDITION", "NOTHING_TO_ROLL_BACK", False),
+    errors.RolloutChanged: ("ABORTED", "ROLLOUT_CHANGED", False),
     errors.InternalError: ("INTERNAL", "INTERNAL", False),
 }
 """Status code, reason, and whether a retry helps."""
@@ -46,8 +50,6 @@ def every(kind: type[EbbingError]) -> Iterator[type[EbbingError]]:
 def made(kind: type[EbbingError]) -> EbbingError:
     if kind is InvalidFields:
         return InvalidFields([FieldViolation("a.b", "is required")])
-    if kind is NotYetBuilt:
-        return NotYetBuilt("A part")
     return kind("what to do", {"key": "value"})
 
 
@@ -113,9 +115,3 @@ def test_a_status_fits_into_trailers_however_much_is_wrong() -> None:
     assert len(details(status)["BadRequest"].field_violations) == 10
     # The message travels twice, the second time within the status, in base 64.
     assert len(status.message) + len(status.SerializeToString()) * 4 / 3 < 8192
-
-
-def test_what_is_not_yet_built_is_named() -> None:
-    error = NotYetBuilt("The engine")
-    assert error.message == "still to be built: The engine"
-    assert error.metadata == {"subject": "The engine"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any
 
@@ -13,6 +13,11 @@ import structlog
 from server.catalog import Catalog
 from server.metrics import Metrics
 from server.recommend.pipeline import Recommender
+from server.recommend.rules import Rules
+from server.recommend.shelves import Shelves
+from server.recommend.slates import RecommenderConfig
+from server.recommend.social import Social
+from server.recommend.sources import Sources
 from server.state.sqlite import SqliteStore
 from server.users import Users
 from tests.suites.store_suite import deed
@@ -29,14 +34,30 @@ def rollout(release: FakeRelease) -> FakeRollout:
     return FakeRollout(release)
 
 
+MakeRecommender = Callable[..., Recommender]
+
+
 @pytest.fixture
-def recommender(
-    store: SqliteStore, writer: Executor, metrics: Metrics, rollout: Any
-) -> Recommender:
+def make(store: SqliteStore, writer: Executor, metrics: Metrics, rollout: Any) -> MakeRecommender:
+    """Makes recommenders of four candidates, with other rules and settings if named."""
     catalog = Catalog(store, writer)
-    return Recommender(
-        store, Users(store, 64), catalog, rollout, metrics, time.monotonic, 5.0, 0.7, 4
-    )
+    shelves = Shelves(store, catalog, time.monotonic, 0.0)
+    sources = Sources(store, catalog, shelves, Social(store))
+
+    def recommender(rules: Rules | None = None, **settings: Any) -> Recommender:
+        config = RecommenderConfig(**{"candidates": 4, **settings})
+        users = Users(store, 64)
+        rules = rules or Rules()
+        return Recommender(
+            store, users, catalog, rollout, sources, rules, metrics, time.monotonic, config
+        )
+
+    return recommender
+
+
+@pytest.fixture
+def recommender(make: MakeRecommender) -> Recommender:
+    return make()
 
 
 @pytest.fixture(autouse=True)

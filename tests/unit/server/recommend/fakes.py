@@ -14,7 +14,8 @@ from ebbing.interest.forgetting import ForgettingParameters
 from server.errors import ReleaseNotFound
 from server.inference.releases import Retrieved
 from server.recommend.candidates import Source
-from server.recommend.pipeline import Recommender, ScoreRequest, Slate, SlateRequest
+from server.recommend.pipeline import Recommender
+from server.recommend.slates import ScoreRequest, Slate, SlateRequest
 from server.rollout.guardrails import Observation
 from server.state.store import Interests, ItemRecord
 from tests.suites.store_suite import DAY_US, START_US

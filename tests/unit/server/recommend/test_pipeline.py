@@ -55,9 +55,9 @@ async def test_a_slate_is_ordered_by_score(
     assert made.article_score == pytest.approx(
         sum(p * s.relevance for p, s in zip(made.probabilities, made.items, strict=True))
     )
-    assert made.context.priority == ["music"]
+    assert made.priority == ["music"]
     assert sample("ebbing_slates_total", source="retrieval", degraded="false") == 1
-    for stage in ("state", "retrieval", "filters", "ranking", "reranking"):
+    for stage in ("state", "retrieval", "filters", "ranking", "strategy"):
         assert sample("ebbing_recommend_stage_duration_seconds_count", stage=stage) == 1
 
 
@@ -138,7 +138,7 @@ async def test_the_past_is_answered_from_what_was_known_then(
     assert seen == [[item_key("m0")], [item_key("m0"), item_key("s0")]]
     assert "s0" in ids(then)
     assert "s0" not in ids(now)
-    assert then.context.priority == ["music"]
+    assert then.priority == ["music"]
     assert then.user.at_s == START_US / 1e6 + 2 * 86400
     with pytest.raises(AtBeforeFirstEvent):
         await slate(recommender, at_us=START_US)
@@ -191,7 +191,7 @@ async def test_a_cold_start_gets_what_is_popular_and_is_not_degraded(
     assert made.degraded_reason == ""
     assert {s.relevance for s in made.items} == {None}
     assert {s.forgetting for s in made.items} == {1.0}
-    assert made.context.priority == []
+    assert made.priority == []
     assert made.probabilities.sum() == pytest.approx(1.0)
     # No model was asked.
     assert release.histories == release.ranked == []
@@ -214,7 +214,7 @@ async def test_a_user_known_by_interests_alone_gets_the_popular_weighed_by_them(
 
 async def test_nothing_to_recommend(recommender: Recommender, sample) -> None:
     made = await slate(recommender)
-    assert made.items == []
+    assert list(made.items) == []
     assert made.article_score == 0.0
     assert made.attribution_token
     assert sample("ebbing_slates_total", source="none", degraded="false") == 1

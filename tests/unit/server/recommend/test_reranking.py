@@ -12,7 +12,9 @@ from ebbing.interest.assessment import assess
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.trace import TraceTable
 from server.recommend.candidates import Candidate, Source
-from server.recommend.reranking import InterestContext, article_fields, follow
+from server.recommend.interests import InterestContext
+from server.recommend.reranking import Scored, article_fields, belief
+from server.recommend.strategies import Strategy, StrategyConfig, plan
 from server.state.store import Interests, ItemRecord
 
 DAY_S = 86400.0
@@ -48,6 +50,24 @@ def relevance(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
+def follow(
+    items: list[Candidate], told: np.ndarray | None, context: InterestContext, share: float
+) -> list[Scored]:
+    """What the strategy FOLLOW makes of candidates, best first."""
+    config = StrategyConfig(forgetting_share=share)
+    made = plan(Strategy.FOLLOW, items, belief(items, told), context, config, len(items))
+    forgetting, _ = context.forgetting_of([c.item.interests for c in items])
+    return [
+        Scored(
+            items[i],
+            float(made.scores[i]),
+            None if told is None else float(told[i]),
+            float(forgetting[i]),
+        )
+        for i in np.argsort(-made.scores, kind="stable")
+    ]
+
+
 def ids(scored: list) -> list[str]:
     return [s.candidate.item.item_id for s in scored]
 
@@ -57,7 +77,7 @@ def test_the_world_is_as_the_tests_want_it() -> None:
 
 
 def test_priority_is_by_retention(context: InterestContext) -> None:
-    assert context.priority == ["alive", "once", "faded"]
+    assert context.order(context.retention) == ["alive", "once", "faded"]
 
 
 def test_forgetting_is_the_weighted_forgetting_score(context: InterestContext) -> None:
@@ -80,7 +100,7 @@ def test_forgetting_is_the_weighted_forgetting_score(context: InterestContext) -
 
 def test_of_a_user_without_interests(context: InterestContext) -> None:
     nobody = InterestContext.of(TraceTable.empty(), AT_S, PARAMETERS)
-    assert nobody.priority == []
+    assert nobody.order(nobody.retention) == []
     forgetting, liveliness = nobody.forgetting_of([ALIVE, ()])
     assert forgetting.tolist() == [1.0, 1.0]
     assert liveliness.tolist() == [0.0, 0.0]
@@ -171,6 +191,15 @@ def test_belief_is_retrieval_probability_times_odds_of_relevance(context: Intere
     best = math.exp(1.0) * 9.0
     wanted = [1.0, math.exp(2.0) / best, 1.0 / best]
     assert [s.score for s in ranked] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_what_retrieval_did_not_bring_is_as_likely_as_its_least(
+    context: InterestContext,
+) -> None:
+    items = [*retrieved(2.0, 1.0), candidates(ALIVE)[0]]
+    believed = belief(items, relevance(0.5, 0.5, 0.5))
+    assert believed[2] == pytest.approx(believed[1])
+    assert belief([items[2]], relevance(0.25)).tolist() == [0.25]
 
 
 def test_certain_relevance_leaves_scores_finite(context: InterestContext) -> None:

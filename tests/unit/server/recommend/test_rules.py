@@ -8,15 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.recommend.rules import RuleError, Rules, compiled, load_rules, values_of
+from ebbing.history import item_key
+from ebbing.v1 import catalog_service_pb2 as pb
+from server.recommend.candidates import Candidate, Source
+from server.recommend.rules import RuleError, Rules, compiled, load_rules, names_of
+from server.state.store import Interests, ItemRecord
 
-ITEM = values_of(
-    "i1",
-    {"price": "12.5", "brand": "acme", "stock": "0"},
-    (("sports/football", 1.0),),
-    {"country": "DE"},
-    source="retrieval",
-)
+CONTEXT = {"country": "DE"}
+
+
+def candidate(
+    item_id: str = "i1", interests: Interests = (("sports/football", 1.0),), **attributes: str
+) -> Candidate:
+    body = pb.Item(item_id=item_id, attributes=attributes).SerializeToString()
+    item = ItemRecord(item_id, item_key(item_id), interests, 0, 0, body)
+    return Candidate(item, Source.RETRIEVAL)
+
+
+ITEM = candidate(price="12.5", brand="acme", stock="0")
 
 
 def rules(tmp_path: Path, text: str) -> Rules:
@@ -27,7 +36,7 @@ def rules(tmp_path: Path, text: str) -> Rules:
 
 def denied(tmp_path: Path, condition: str) -> bool:
     text = f"[[rule]]\nname = 'r'\ndeny = '''{condition}'''\n"
-    return rules(tmp_path, text).denies(ITEM) is not None
+    return rules(tmp_path, text).denies(ITEM, CONTEXT) is not None
 
 
 @pytest.mark.parametrize(
@@ -157,19 +166,26 @@ def test_boosts_multiply_and_denials_name_their_rule(tmp_path: Path) -> None:
     """
     made = rules(tmp_path, text)
     assert made
-    assert made.boost(ITEM) == 3.0
-    assert made.denies(ITEM) == "out of stock"
-    assert made.denies({**ITEM, "stock": 3.0}) is None
+    assert made.boost(ITEM, CONTEXT) == 3.0
+    assert made.denies(ITEM, CONTEXT) == "out of stock"
+    assert made.denies(candidate(stock="3"), CONTEXT) is None
     assert not rules(tmp_path, "")
 
 
-def test_values_of_an_item() -> None:
-    assert ITEM["price"] == 12.5
-    assert ITEM["interests"] == ("sports", "sports/football")
-    assert ITEM["context_country"] == "DE"
+def test_what_a_condition_sees() -> None:
+    names = names_of(ITEM, CONTEXT)
+    assert names["price"] == 12.5
+    assert names["interests"] == ("sports", "sports/football")
+    assert names["context_country"] == "DE"
+    assert names["source"] == "retrieval"
     # What an attribute is called does not hide what the item is.
-    assert values_of("i", {"item_id": "x", "n": "nan"}, (), {})["item_id"] == "i"
-    assert values_of("i", {"n": "nan"}, (), {})["n"] == "nan"
+    assert names_of(candidate(item_id="i"), {})["item_id"] == "i"
+    assert names_of(candidate(source="x", n="nan"), {}) == {
+        "source": "retrieval",
+        "n": "nan",
+        "item_id": "i1",
+        "interests": ("sports", "sports/football"),
+    }
 
 
 @given(text=st.text(max_size=60))

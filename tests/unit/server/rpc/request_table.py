@@ -410,7 +410,40 @@ counts(lambda n: recommend(exclude_item_ids=["a"] * n), "exclude_item_ids", 1000
 integers(lambda v: recommend(page_size=v), "page_size", 100)
 times(lambda v: recommend(at=v), "at")
 numbers(lambda v: recommend(alpha=v), "alpha", [-0.1, 1000.1], [0.0, 1000.0])
-GOOD.extend([recommend(release=0), recommend(release=2**62), recommend(strategy=1)])
+numbers(lambda v: recommend(diversity=v), "diversity", [-0.1, 1.1], [0.0, 1.0])
+GOOD.extend([recommend(release=0), recommend(release=2**62)])
+GOOD.extend(recommend(strategy=strategy) for strategy in (1, 2, 3, 4))
+
+
+def attribute(name: str = "a", *values: str) -> recommendation_pb.AttributeFilter:
+    return recommendation_pb.AttributeFilter(attribute=name, values=values)
+
+
+for kind in ("allow", "deny"):
+    texts(
+        lambda v, kind=kind: recommend(**{kind: [attribute(v, "x")]}),
+        f"{kind}[0].attribute",
+        128,
+        True,
+    )
+    texts(
+        lambda v, kind=kind: recommend(**{kind: [attribute("a", "x", v)]}),
+        f"{kind}[0].values",
+        1024,
+        False,
+    )
+    counts(
+        lambda n, kind=kind: recommend(**{kind: [attribute("a", *["x"] * n)]}),
+        f"{kind}[0].values",
+        100,
+        True,
+    )
+    counts(lambda n, kind=kind: recommend(**{kind: [attribute("a", "x")] * n}), kind, 16, False)
+texts(lambda v: recommend(context={v: "x"}), "context", 128, True)
+texts(lambda v: recommend(context={"a": v}), "context", 1024, False)
+counts(lambda n: recommend(context={f"c{i}": "x" for i in range(n)}), "context", 16, False)
+paths(lambda v: recommend(context_interests=["a", v]), "context_interests[1]")
+counts(lambda n: recommend(context_interests=["a"] * n), "context_interests", 16, False)
 BAD.extend(
     [
         (recommend(release=-1), {"release"}),

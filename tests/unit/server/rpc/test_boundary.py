@@ -21,7 +21,6 @@ from server.errors import (
     EventIdReused,
     FieldViolation,
     InvalidFields,
-    NotYetBuilt,
     Overloaded,
     StorageFull,
 )
@@ -37,7 +36,6 @@ FAILURES: dict[str, Exception] = {
     "reused": EventIdReused("event_id: give each event its own", {"event_id": "é"}),
     "full": StorageFull("no room"),
     "overloaded": Overloaded("too much"),
-    "unbuilt": NotYetBuilt("A part"),
     "invalid": InvalidFields([FieldViolation("user_id", "is required")]),
     "very invalid": InvalidFields(
         FieldViolation(f"items[{i}].interests[{j}].interest", "has 1000 bytes, at most 256")
@@ -196,7 +194,7 @@ async def ended(handled: Callable[[str, str], float], kind: str, code: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("what", ["reused", "full", "overloaded", "unbuilt", "invalid"])
+@pytest.mark.parametrize("what", ["reused", "full", "overloaded", "invalid"])
 async def test_an_error_of_ours_arrives_as_it_was_meant(
     client: Client, handled, logged, kind: str, what: str
 ) -> None:

@@ -18,8 +18,10 @@ from ebbing.v1 import user_event_service_pb2 as event_pb
 from server.errors import EventIdReused, UserNotFound
 from server.profiles import Profile, profile_of
 from server.recommend.candidates import Candidate, Source
-from server.recommend.pipeline import Slate
-from server.recommend.reranking import InterestContext, Scored
+from server.recommend.interests import InterestContext
+from server.recommend.pacing import Pace
+from server.recommend.reranking import Scored
+from server.recommend.slates import ColdStart, Slate
 from server.rpc.mapping import (
     duration,
     event_ack,
@@ -192,8 +194,20 @@ def test_what_no_model_said_is_not_set() -> None:
 
 def test_a_slate() -> None:
     items = [made(i, (), Source.POPULAR) for i in "ab"]
-    given = slate(*items)
+    pace = Pace("sports", True, AT_S, 86400.0, 2)
+    given = replace(
+        slate(*items),
+        priority=["music/jazz", "sports"],
+        cold_start=ColdStart.SOCIAL,
+        paces=[pace],
+        because=[["x", "y"], []],
+    )
     message = slate_message(given)
+    assert [list(item.because_item_ids) for item in message.items] == [["x", "y"], []]
+    assert message.cold_start == recommendation_service_pb2.COLD_START_SOCIAL
+    (paced,) = message.paces
+    assert (paced.interest, paced.due, paced.in_vain_count) == ("sports", True, 2)
+    assert (paced.next_time, paced.interval.seconds) == (timestamp(AT_S), 86400)
     assert (message.user_id, message.release) == ("ann", 7)
     assert [item.item_id for item in message.items] == ["a", "b"]
     assert [item.probability for item in message.items] == [0.5, 0.5]

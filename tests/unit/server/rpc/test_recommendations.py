@@ -9,7 +9,8 @@ import pytest
 
 from ebbing.v1 import recommendation_service_pb2 as recommendation_pb
 from server.errors import Overloaded
-from server.recommend.pipeline import ScoreRequest, SlateRequest
+from server.recommend.slates import ScoreRequest, SlateRequest
+from server.recommend.strategies import Strategy
 from server.rpc.recommendations import Recommendations
 from tests.unit.server.rpc.request_table import NOW_US, batch, recommend, score
 
@@ -103,16 +104,36 @@ async def test_what_is_set_is_handed_on(
     ]
 
 
+async def test_all_that_is_asked_for_reaches_the_pipeline(
+    recommendations: Recommendations, recommender: FakeRecommender
+) -> None:
+    asked = recommend(
+        strategy=4, context={"country": "DE"}, context_interests=["a/b"], diversity=0.0
+    )
+    asked.allow.add(attribute="brand", values=["x", "y"])
+    asked.deny.add(attribute="colour", values=["red"])
+    with pytest.raises(Overloaded):
+        await recommendations.RecommendItems(asked, context())
+    (reached,) = recommender.asked
+    assert isinstance(reached, SlateRequest)
+    assert reached.strategy is Strategy.PACE
+    assert reached.filters.allow == (("brand", frozenset({"x", "y"})),)
+    assert reached.filters.deny == (("colour", frozenset({"red"})),)
+    assert reached.context == {"country": "DE"}
+    assert reached.context_interests == ("a/b",)
+    assert reached.diversity == 0.0
+
+
 async def test_each_request_of_a_batch_fails_by_itself(recommendations: Recommendations) -> None:
     requests = batch(
-        recommend(user_id=""), recommend(page_size=-1), recommend(strategy=2), recommend()
+        recommend(user_id=""), recommend(page_size=-1), recommend(strategy=9), recommend()
     )
     response = await recommendations.BatchRecommendItems(requests, context())
     failures = [(r.failure.code, r.failure.reason) for r in response.results]
     assert failures == [
         (3, "INVALID_FIELD"),
         (3, "INVALID_FIELD"),
-        (12, "NOT_YET_BUILT"),
+        (3, "INVALID_FIELD"),
         (8, "OVERLOADED"),
     ]
     assert response.results[0].failure.message == "user_id: is required"

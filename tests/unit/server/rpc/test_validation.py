@@ -16,7 +16,7 @@ from ebbing.v1 import (
     user_data_service_pb2,
     user_event_service_pb2,
 )
-from server.errors import InvalidFields, NotYetBuilt
+from server.errors import InvalidFields
 from server.limits import Limits
 from server.metrics import Metrics
 from server.retention import RetentionPeriods
@@ -27,7 +27,7 @@ from server.rpc.releases import ReleaseServicer
 from server.rpc.user_data import UserData
 from server.rpc.user_events import UserEvents
 from server.rpc.watching import Watching
-from tests.unit.server.rpc.request_table import BAD, GOOD, NOW_US, TOLERANCE_US, Case, recommend
+from tests.unit.server.rpc.request_table import BAD, GOOD, NOW_US, TOLERANCE_US, Case
 
 SERVICES = {
     module.DESCRIPTOR.services_by_name[name]
@@ -118,11 +118,3 @@ async def test_what_is_at_the_edge_is_taken(
 def test_every_request_is_in_the_table() -> None:
     every = {method.name for service in SERVICES for method in service.methods}
     assert {method_of(request) for request, _ in BAD} == every - UNCHECKED - STREAMED
-
-
-@pytest.mark.parametrize("strategy", [2, 3, 4])
-async def test_strategies_still_to_be_built(
-    methods: dict[str, Callable[..., Any]], strategy: int
-) -> None:
-    with pytest.raises(NotYetBuilt):
-        await methods["RecommendItems"](recommend(strategy=strategy), FakeContext())

@@ -1,0 +1,111 @@
+"""What the models of a release say for a user: retrieval, then ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebbing.features import candidate_features
+from server.catalog import Catalog
+from server.inference.errors import InferenceError
+from server.inference.releases import LoadedRelease
+from server.metrics import Metrics
+from server.recommend.candidates import Candidate, retrieved
+from server.recommend.interests import InterestContext
+from server.users import UserView
+
+__all__ = ["Answer", "Models"]
+
+RETRIEVAL_SHARE = 0.6
+"""Share of the time that retrieval may take; ranking has what is left."""
+
+Choose = Callable[[Sequence[Candidate]], list[Candidate]]
+
+
+class Answer(NamedTuple):
+    """What the models said."""
+
+    candidates: Sequence[Candidate] = ()
+    """What may be shown; empty where retrieval failed or offered nothing."""
+    relevance: NDArray[np.float32] | None = None
+    """Of the candidates; None where ranking failed, or there was none."""
+    failure: InferenceError | None = None
+    """What went wrong."""
+    oov_share: float = 0.0
+    """Share of the history that the release does not know."""
+    model_s: float = 0.0
+    """How long it took, seconds."""
+
+
+class Models:
+    """Asks the models of releases."""
+
+    def __init__(self, catalog: Catalog, metrics: Metrics, clock: Callable[[], float]) -> None:
+        """Set up; ``clock`` gives monotonic seconds."""
+        self._catalog = catalog
+        self._metrics = metrics
+        self._clock = clock
+
+    async def ask(
+        self,
+        release: LoadedRelease,
+        user: UserView,
+        context: InterestContext,
+        choose: Choose,
+        budget_s: float,
+    ) -> Answer:
+        """What they say within ``budget_s`` seconds, as far as they do; never raises for that.
+
+        ``choose`` makes of what was retrieved the candidates that are ranked.
+        """
+        started = self._clock()
+        answer = Answer()
+        try:
+            with self._metrics.stage_seconds.labels("retrieval").time():
+                found, oov_share = await self._retrieve(release, user, budget_s * RETRIEVAL_SHARE)
+            answer = Answer(choose(found), oov_share=oov_share)
+            with self._metrics.stage_seconds.labels("ranking").time():
+                ranking_s = budget_s * (1 - RETRIEVAL_SHARE)
+                relevance = await self.rank(release, user, context, answer.candidates, ranking_s)
+            answer = answer._replace(relevance=relevance)
+        except InferenceError as error:
+            answer = answer._replace(failure=error)
+        return answer._replace(model_s=self._clock() - started)
+
+    async def rank(
+        self,
+        release: LoadedRelease,
+        user: UserView,
+        context: InterestContext,
+        candidates: Sequence[Candidate],
+        budget_s: float,
+    ) -> NDArray[np.float32] | None:
+        """Relevance of candidates, (C,); None without any.
+
+        Raises:
+            InferenceError: no usable answer in time.
+        """
+        if not candidates:
+            return None
+        features = candidate_features(
+            user.traces,
+            [c.item.interests for c in candidates],
+            user.at_s,
+            release.forgetting,
+            context.retention,
+        )
+        keys = np.array([c.item.item_key for c in candidates], np.int64)
+        return await release.rank(user.history, keys, features, budget_s)
+
+    async def _retrieve(
+        self, release: LoadedRelease, user: UserView, budget_s: float
+    ) -> tuple[list[Candidate], float]:
+        """Candidates, and the share of the history that the release does not know."""
+        answer = await release.retrieve(user.history, budget_s)
+        if answer.oov_count:
+            self._metrics.oov_items.labels(str(release.release)).inc(answer.oov_count)
+        found = retrieved(answer, self._catalog.lookup(answer.keys.tolist()))
+        return found, answer.oov_count / max(int(np.count_nonzero(user.history.keys)), 1)
