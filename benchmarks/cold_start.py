@@ -1,11 +1,15 @@
 """What a newcomer of whom only relations are known is offered, beside what is popular.
 
-A real log with relations is written into a store in time order. At several moments, those who are
-new until the next one and know somebody who is not are asked about: the gateway's own pipeline makes
-a slate for them before their first event, from their relations, and for nobody in particular, from
-what is popular. A hit is a slate with an item the newcomer engages afterwards. Hit rates are paired
-by user; the interval of their difference is a bootstrap over users. The first half of the moments is
-for choosing how friends are weighed, the second is the result.
+The gateway's own pipeline makes two slates over a store that holds a real log with relations: one
+for the newcomer, from their relations, and one for nobody in particular, from what is popular of
+late. A hit is a slate with an item that the newcomer engages. Hit rates are paired by user; the
+interval of their difference is a bootstrap over users.
+
+Held out: all events of some of the users who know somebody are hidden, and they are asked about at
+the end of the log. Newcomers: at several moments those who are new until the next one are asked
+about before their first event, from what had happened by then.
+
+Of each, the first parts were for choosing how friends are weighed; the others are the result.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +52,8 @@ from trainer.data.log import EventLog, read_log
 
 SHARES = tuple(np.arange(0.3, 0.95, 0.05))
 """Shares of the events after which newcomers are asked about."""
+PARTS = 6
+"""Parts that the users who know somebody are hidden in, one after another."""
 SIZE = 10
 DRAWS = 2000
 NOBODY = "nobody in particular"
@@ -82,27 +89,22 @@ def interactions(log: EventLog, order: np.ndarray) -> Iterator[Interaction]:
         )
 
 
-async def measured(log: EventLog, folder: Path) -> list[dict[str, float]]:
-    """One row a newcomer: the number of the moment, and whether each slate was a hit."""
-    order = np.argsort(log.times, kind="stable")
-    relations = [(int(one), int(other)) for one, other in log.relations]
-    friends: dict[int, list[int]] = {}
-    for one, other in relations:
-        friends.setdefault(one, []).append(other)
-    rows: list[dict[str, float]] = []
-    with closing(SqliteStore(folder / "state.db", records())) as store, ThreadPoolExecutor(1) as w:
-        catalog = Catalog(store, w)
+class World:
+    """The gateway's pipeline over a store that holds what is written so far."""
+
+    def __init__(self, log: EventLog, store: SqliteStore, writer: ThreadPoolExecutor) -> None:
+        self._log = log
+        self._store = store
+        catalog = Catalog(store, writer)
         shelves = Shelves(store, catalog, time.monotonic, 1e9)
-        sources = Sources(store, catalog, shelves, Social(store))
-        metrics = Metrics(CollectorRegistry())
-        recommender = Recommender(
+        self._recommender = Recommender(
             store,
             Users(store, 128),
             catalog,
             NoModels(),
-            sources,
+            Sources(store, catalog, shelves, Social(store)),
             Rules(),
-            metrics,
+            Metrics(CollectorRegistry()),
             time.monotonic,
             RecommenderConfig(),
         )
@@ -112,37 +114,93 @@ async def measured(log: EventLog, folder: Path) -> list[dict[str, float]]:
         names = log.user_ids
         told = [
             relation_record(pb.Relation(user_id=names[one], other_user_id=names[other]))
-            for one, other in relations
+            for one, other in log.relations.tolist()
             if one != other
         ]
         for page in _pages(told, 1000):
             store.write_relations(page)
-        first = np.full(len(log.user_ids), np.inf)
-        np.minimum.at(first, log.users, log.times)
-        edges = [round(share * len(log)) for share in SHARES]
-        written = 0
-        with Reporter().stage("newcomers", len(edges) - 1, "moments") as stage:
-            for number, (edge, until) in enumerate(zip(edges, edges[1:], strict=False)):
-                for page in _pages(list(interactions(log, order[written:edge])), 500):
-                    store.append(page)
-                written = edge
-                at, end = float(log.times[order[edge]]), float(log.times[order[until]])
-                known = first < at
-                for user in np.flatnonzero((first >= at) & (first < end)).tolist():
-                    if not any(known[friend] for friend in friends.get(user, ())):
-                        continue
-                    mine = slice(log.offsets[user], log.offsets[user + 1])
-                    wanted = {log.item_ids[item] for item in log.items[mine]}
-                    hits = {}
-                    for name, who in (("social", names[user]), ("popular", NOBODY)):
-                        request = SlateRequest(
-                            who, SIZE, round(at * 1e6), False, frozenset(), 0, None
-                        )
-                        slate = await recommender.recommend(request, round(at * 1e6), 5.0)
-                        ids = {scored.candidate.item.item_id for scored in slate.items}
-                        hits[name] = float(bool(ids & wanted))
-                    rows.append({"moment": number, **hits})
-                stage.advance(1, newcomers=len(rows))
+
+    def write(self, events: np.ndarray) -> None:
+        """Write events of the log, by number."""
+        for page in _pages(list(interactions(self._log, events)), 500):
+            self._store.append(page)
+
+    async def hits(self, user: int, at_s: float) -> dict[str, float]:
+        """Whether the slate of a newcomer, and one for nobody, has an item the newcomer engages."""
+        log, at_us = self._log, round(at_s * 1e6)
+        mine = slice(log.offsets[user], log.offsets[user + 1])
+        wanted = {log.item_ids[item] for item in log.items[mine].tolist()}
+        hits = {}
+        for name, who in (("social", log.user_ids[user]), ("popular", NOBODY)):
+            request = SlateRequest(who, SIZE, at_us, False, frozenset(), 0, None)
+            slate = await self._recommender.recommend(request, at_us, 5.0)
+            ids = {scored.candidate.item.item_id for scored in slate.items}
+            hits[name] = float(bool(ids & wanted))
+        return hits
+
+
+def friends_of(log: EventLog) -> dict[int, list[int]]:
+    """Whom each user knows."""
+    friends: dict[int, list[int]] = {}
+    for one, other in log.relations.tolist():
+        if one != other:
+            friends.setdefault(one, []).append(other)
+    return friends
+
+
+async def newcomers(log: EventLog, folder: Path) -> list[dict[str, float]]:
+    """Those who were new at several moments, asked about before their first event, a row each."""
+    order = np.argsort(log.times, kind="stable")
+    friends = friends_of(log)
+    first = np.full(len(log.user_ids), np.inf)
+    np.minimum.at(first, log.users, log.times)
+    # Of a moment, all events are of it or none: times may be days.
+    sorted_times = log.times[order]
+    moments = sorted_times[[round(share * len(log)) for share in SHARES]]
+    edges = np.searchsorted(sorted_times, moments).tolist()
+    rows: list[dict[str, float]] = []
+    with (
+        closing(SqliteStore(folder / "newcomers.db", records())) as store,
+        ThreadPoolExecutor(1) as writer,
+        Reporter().stage("newcomers", len(edges) - 1, "moments") as stage,
+    ):
+        world, written = World(log, store, writer), 0
+        for number, (edge, until) in enumerate(pairwise(edges)):
+            world.write(order[written:edge])
+            written = edge
+            at, end = float(sorted_times[edge]), float(sorted_times[until])
+            new = np.flatnonzero((first >= at) & (first < end)).tolist()
+            able = [u for u in new if any(first[friend] < at for friend in friends.get(u, ()))]
+            rows += [{"part": number, **await world.hits(user, at)} for user in able]
+            stage.advance(1, newcomers=len(rows))
+    return rows
+
+
+async def held_out(log: EventLog, folder: Path) -> list[dict[str, float]]:
+    """Those whose events are hidden, asked about at the end of the log, a row each."""
+    friends = friends_of(log)
+    active = np.diff(log.offsets) > 0
+    able = [u for u in sorted(friends) if active[u] and any(active[f] for f in friends[u])]
+    parts = np.array_split(np.random.default_rng(7).permutation(able), PARTS)
+    end = float(log.times.max())
+    rows: list[dict[str, float]] = []
+    with Reporter().stage("held out", PARTS, "parts") as stage:
+        for number, hidden in enumerate(parts):
+            kept = np.flatnonzero(~np.isin(log.users, hidden))
+            with (
+                closing(SqliteStore(folder / f"held-out-{number}.db", records())) as store,
+                ThreadPoolExecutor(1) as writer,
+            ):
+                world = World(log, store, writer)
+                world.write(kept[np.argsort(log.times[kept], kind="stable")])
+                gone = set(hidden.tolist())
+                asked = [
+                    user
+                    for user in hidden.tolist()
+                    if any(active[friend] and friend not in gone for friend in friends[user])
+                ]
+                rows += [{"part": number, **await world.hits(user, end)} for user in asked]
+            stage.advance(1, users=len(rows))
     return rows
 
 
@@ -174,16 +232,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     log = read_log(options.data)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = asyncio.run(measured(log, Path(folder)))
-    half = len(SHARES) // 2
-    chosen, told = ([r for r in rows if (r["moment"] < half) is early] for early in (True, False))
-    result = {
-        **circumstances(),
-        "data": options.data.resolve().name,
-        "choosing": summary(chosen),
-        "result": summary(told),
-    }
+    result: dict[str, Any] = {**circumstances(), "data": options.data.resolve().name}
+    for name, measure, first in (
+        ("held_out", held_out, PARTS // 2),
+        ("newcomers", newcomers, len(SHARES) // 2),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            rows = asyncio.run(measure(log, Path(folder)))
+        result[name] = {
+            "choosing": summary([row for row in rows if row["part"] < first]),
+            "result": summary([row for row in rows if row["part"] >= first]),
+        }
     print(result)
     keep(result, options.out)
 

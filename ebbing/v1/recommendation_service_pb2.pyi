@@ -396,7 +396,9 @@ class InterestPace(_message.Message):
     due: _builtins.bool
     """Output only. True: it should be shown now. False: not yet."""
     in_vain_count: _builtins.int
-    """Output only. Times it was shown since it was last engaged, as far as impressions were sent."""
+    """Output only. Times it was shown since it was last engaged, as far as impressions were sent.
+    Zero: never.
+    """
     @_builtins.property
     def next_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it should be shown next; not after the moment asked about where it is due."""

@@ -13,8 +13,8 @@ __all__ = ["Social"]
 MOST_FRIENDS = 64
 STEP = 16
 """Friends whose states are read before other calls have their turn."""
-HALF_LIFE_S = 180 * 86400.0
-"""Age at which an engagement of a friend counts half."""
+DOUBT = 5.0
+"""Friends taken to have engaged nothing, beside those there are: one friend proves little."""
 
 
 class Social:
@@ -24,30 +24,26 @@ class Social:
         """Set up on a store."""
         self._store = store
 
-    async def items(self, user_id: str, at_s: float, most: int) -> list[int]:
-        """Keys of items that the user's relations engaged, what most of them had first.
+    async def shares(self, user_id: str, at_s: float) -> dict[int, float]:
+        """Of each item that friends engaged by ``at_s``, by key, the share of them, 0 … 1.
 
-        A friend counts with the strength of the relation, each of their newest engagements with
-        what is left of it at ``at_s``; one later than that counts for nothing.
+        Friends count with the strength of the relation, and each counts once an item, however
+        often and however long ago, as far as their newest engagements tell. What is lately in
+        fashion is for popularity to say.
         """
         records = self._store.list_relations(user_id, "", MOST_FRIENDS)
         relations = [pb.Relation.FromString(record.body) for record in records]
         worth: dict[int, float] = defaultdict(float)
+        whole = DOUBT
         for start in range(0, len(relations), STEP):
             friends = relations[start : start + STEP]
             states = self._store.states([friend.other_user_id for friend in friends])
             for friend, state in zip(friends, states, strict=True):
                 if state is None:
                     continue
-                keys, times, _ = state.history
-                # Each item once a friend: who hears one thing all day is still one person.
-                newest = {
-                    key: time
-                    for key, time in zip(keys.tolist(), times.tolist(), strict=True)
-                    if time <= at_s
-                }
-                for key, time in newest.items():
-                    worth[key] += (friend.strength or 1.0) * 2.0 ** ((time - at_s) / HALF_LIFE_S)
+                strength = friend.strength or 1.0
+                whole += strength
+                for key in set(state.history.keys[state.history.times <= at_s].tolist()):
+                    worth[key] += strength
             await asyncio.sleep(0)
-        best = sorted(worth, key=lambda key: (-worth[key], key))
-        return best[:most]
+        return {key: strength / whole for key, strength in worth.items()}

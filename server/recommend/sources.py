@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from server.catalog import Catalog
 from server.recommend.candidates import Candidate, Source, known
@@ -14,7 +14,8 @@ from server.state.store import Store
 __all__ = ["Sources"]
 
 MOST_POPULAR = 512
-MOST_OF_FRIENDS = 256
+FASHION = 20.0
+"""The most popular item counts as much as a twentieth of all friends, the next ones ever less."""
 MOST_INTERESTS = 16
 PER_INTEREST = 8
 
@@ -35,9 +36,24 @@ class Sources:
         return known(keys, self._catalog.lookup(keys), Source.POPULAR)
 
     async def of_friends(self, user_id: str, at_s: float) -> list[Candidate]:
-        """What related users engaged."""
-        keys = await self._social.items(user_id, at_s, MOST_OF_FRIENDS)
-        return known(keys, self._catalog.lookup(keys), Source.SOCIAL)
+        """What related users engaged, best first."""
+        shares = await self._social.shares(user_id, at_s)
+        return self._blended(shares, shares)
+
+    def _blended(self, keys: Iterable[int], shares: Mapping[int, float]) -> list[Candidate]:
+        """Items by the share of friends who engaged them and by their place among the popular."""
+        places = {key: place for place, key in enumerate(self._store.popular(MOST_POPULAR))}
+        worth = {
+            key: shares.get(key, 0.0) + 1.0 / (FASHION + places.get(key, MOST_POPULAR))
+            for key in keys
+        }
+        best = sorted(worth, key=lambda key: (-worth[key], key))[:MOST_POPULAR]
+        items = self._catalog.lookup(best)
+        return [
+            Candidate(items[key], Source.SOCIAL if key in shares else Source.POPULAR)
+            for key in best
+            if key in items
+        ]
 
     def of_interests(self, interests: Iterable[str], source: Source) -> list[Candidate]:
         """The popular items of some interests, one of each in turn."""
@@ -50,9 +66,16 @@ class Sources:
     ) -> tuple[ColdStart, list[Candidate]]:
         """Candidates for whom models have nothing, best first, and what the first of them are.
 
-        Friends go before what is looked at, and that before what is popular.
+        Friends go before what is looked at, and that before what is popular; what friends engage
+        and what is popular are weighed against each other where nothing is looked at.
         """
-        friends = await self.of_friends(user_id, at_s)
+        shares = await self._social.shares(user_id, at_s)
         context = self.of_interests(looked_at, Source.CONTEXT)
-        begun = ColdStart.SOCIAL if friends else ColdStart.CONTEXT if context else ColdStart.POPULAR
-        return begun, [*friends, *context, *self.popular()]
+        if not shares:
+            begun = ColdStart.CONTEXT if context else ColdStart.POPULAR
+            return begun, [*context, *self.popular()]
+        if context:
+            friends = self._blended(shares, shares)
+            return ColdStart.SOCIAL, [*friends, *context, *self.popular()]
+        everything = [*shares, *self._store.popular(MOST_POPULAR)]
+        return ColdStart.SOCIAL, self._blended(everything, shares)

@@ -11,7 +11,7 @@ from server.recommend.because import because
 from server.recommend.candidates import Source
 from server.recommend.shelves import Shelves
 from server.recommend.slates import ColdStart
-from server.recommend.social import Social
+from server.recommend.social import DOUBT, Social
 from server.recommend.sources import Sources
 from server.state.sqlite import SqliteStore
 from server.state.store import RelationRecord
@@ -46,17 +46,23 @@ def social(store: SqliteStore) -> Social:
 
 
 async def test_friends_count_with_the_strength_of_the_relation(social: Social) -> None:
-    # b of both; d of the nearer friend; c of the other, however often.
-    assert await social.items("new", AT_S, 10) == keys("b", "d", "c", "a")
-    assert await social.items("new", AT_S, 2) == keys("b", "d")
+    # b of both; d of the nearer friend; a and c of the other, however often; z is later.
+    shares = await social.shares("new", AT_S)
+    whole = DOUBT + 4.0
+    assert shares == {
+        item_key("b"): 4.0 / whole,
+        item_key("d"): 3.0 / whole,
+        item_key("a"): 1.0 / whole,
+        item_key("c"): 1.0 / whole,
+    }
 
 
 async def test_without_friends_or_with_silent_ones_there_is_nothing(
     social: Social, store: SqliteStore
 ) -> None:
-    assert await social.items("nobody", AT_S, 10) == []
+    assert await social.shares("nobody", AT_S) == {}
     store.write_relations([related("lone", "ghost")])
-    assert await social.items("lone", AT_S, 10) == []
+    assert await social.shares("lone", AT_S) == {}
 
 
 @pytest.fixture
@@ -80,9 +86,19 @@ def names(candidates) -> list[str]:
 async def test_the_cold_are_offered_what_friends_engage_first(sources: Sources) -> None:
     begun, brought = await sources.cold("new", AT_S, ["music"])
     assert begun is ColdStart.SOCIAL
-    assert names(brought)[:4] == ["b", "d", "c", "a"]
+    assert names(brought)[:2] == ["b", "d"]
+    assert set(names(brought)[2:4]) == {"a", "c"}
     assert [c.source for c in brought[4:6]] == [Source.CONTEXT] * 2
     assert brought[-1].source is Source.POPULAR
+
+
+async def test_what_friends_engage_and_what_is_popular_are_weighed(sources: Sources) -> None:
+    begun, brought = await sources.cold("new", AT_S, [])
+    assert begun is ColdStart.SOCIAL
+    assert names(brought)[:2] == ["b", "d"]
+    assert {c.item.item_id: c.source for c in brought}["s1"] is Source.POPULAR
+    assert {c.item.item_id: c.source for c in brought}["a"] is Source.SOCIAL
+    assert len(names(brought)) == len(set(names(brought)))
 
 
 async def test_then_what_is_looked_at_then_what_is_popular(sources: Sources) -> None:
