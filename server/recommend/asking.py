@@ -66,7 +66,9 @@ class Models:
         try:
             with self._metrics.stage_seconds.labels("retrieval").time():
                 found, oov_share = await self._retrieve(release, user, budget_s * RETRIEVAL_SHARE)
-            answer = Answer(choose(found), oov_share=oov_share)
+            # Who has engaged nothing the release knows gets its answer to an empty history, which
+            # is worse than what is known of the user's interests.
+            answer = Answer(choose(found) if oov_share < 1 else (), oov_share=oov_share)
             with self._metrics.stage_seconds.labels("ranking").time():
                 ranking_s = budget_s * (1 - RETRIEVAL_SHARE)
                 relevance = await self.rank(release, user, context, answer.candidates, ranking_s)

@@ -193,7 +193,10 @@ class Recommender:
                 begun, brought = await self._sources.cold(
                     request.user_id, user.at_s, request.context_interests
                 )
-            candidates = self._filtered([*beside, *brought], request, user)
+                # Models that are well and yet offer nothing do not know what the user is after.
+                own = context.order(context.retention) if answer.failure is None else []
+                mine = await self._sources.of_interests(own, Source.POPULAR)
+            candidates = self._filtered([*beside, *mine, *brought], request, user)
             candidates = candidates[: self._config.candidates]
             cold = ColdStart.NONE if known else begun
         with self._stage("strategy"):
@@ -207,9 +210,10 @@ class Recommender:
         if request.strategy is Strategy.REKINDLE:
             worth = context.recoverable
             wanted = [name for name in context.order(worth) if worth[context.index[name]] > 0]
-            return self._sources.of_interests(wanted, Source.REKINDLE)
+            return await self._sources.of_interests(wanted, Source.REKINDLE)
         if request.strategy is Strategy.PACE:
-            return self._sources.of_interests(context.order(context.retention), Source.POPULAR)
+            wanted = context.order(context.retention)
+            return await self._sources.of_interests(wanted, Source.POPULAR)
         if request.strategy is Strategy.EXPLORE:
             friends = await self._sources.of_friends(request.user_id, user.at_s)
             return [*friends, *self._sources.popular()]

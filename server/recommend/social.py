@@ -29,12 +29,13 @@ class Social:
 
         Friends count with the strength of the relation, and each counts once an item, however
         often and however long ago, as far as their newest engagements tell. What is lately in
-        fashion is for popularity to say.
+        fashion is for popularity to say. Where there are several, the first of them to engage
+        an item does not count: what one friend does is chance, what two do is a taste.
         """
         records = self._store.list_relations(user_id, "", MOST_FRIENDS)
         relations = [pb.Relation.FromString(record.body) for record in records]
         worth: dict[int, float] = defaultdict(float)
-        whole = DOUBT
+        friends_seen, whole = 0, 0.0
         for start in range(0, len(relations), STEP):
             friends = relations[start : start + STEP]
             states = self._store.states([friend.other_user_id for friend in friends])
@@ -42,8 +43,10 @@ class Social:
                 if state is None:
                     continue
                 strength = friend.strength or 1.0
-                whole += strength
+                friends_seen, whole = friends_seen + 1, whole + strength
                 for key in set(state.history.keys[state.history.times <= at_s].tolist()):
                     worth[key] += strength
             await asyncio.sleep(0)
-        return {key: strength / whole for key, strength in worth.items()}
+        alone = whole / friends_seen if friends_seen > 1 else 0.0
+        beyond = {key: strength - alone for key, strength in worth.items()}
+        return {key: more / (whole + DOUBT) for key, more in beyond.items() if more > 0}

@@ -17,7 +17,7 @@ MOST_POPULAR = 512
 FASHION = 20.0
 """The most popular item counts as much as a twentieth of all friends, the next ones ever less."""
 MOST_INTERESTS = 16
-PER_INTEREST = 8
+PER_INTEREST = 32
 
 
 class Sources:
@@ -55,10 +55,10 @@ class Sources:
             if key in items
         ]
 
-    def of_interests(self, interests: Iterable[str], source: Source) -> list[Candidate]:
-        """The popular items of some interests, one of each in turn."""
+    async def of_interests(self, interests: Iterable[str], source: Source) -> list[Candidate]:
+        """Items of some interests, popular ones first, one of each interest in turn."""
         wanted = [name for name, _ in zip(interests, range(MOST_INTERESTS), strict=False)]
-        keys = self._shelves.of_all(wanted, PER_INTEREST)
+        keys = await self._shelves.of_all(wanted, PER_INTEREST)
         return known(keys, self._catalog.lookup(keys), source)
 
     async def cold(
@@ -70,7 +70,7 @@ class Sources:
         and what is popular are weighed against each other where nothing is looked at.
         """
         shares = await self._social.shares(user_id, at_s)
-        context = self.of_interests(looked_at, Source.CONTEXT)
+        context = await self.of_interests(looked_at, Source.CONTEXT)
         if not shares:
             begun = ColdStart.CONTEXT if context else ColdStart.POPULAR
             return begun, [*context, *self.popular()]

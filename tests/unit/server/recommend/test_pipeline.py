@@ -117,15 +117,26 @@ async def test_items_the_catalogue_lost_are_left_out(
     assert ids(await slate(recommender)) == ["m1"]
 
 
-async def test_where_nothing_retrieved_may_come_the_popular_do(
+async def test_where_nothing_retrieved_may_come_the_users_own_interests_do(
     recommender: Recommender, release: FakeRelease, world: None, sample
 ) -> None:
     release.best = ["m0", "gone"]
     made = await slate(recommender)
     assert sources(made) == {Source.POPULAR}
     assert made.degraded_reason == ""
-    assert set(ids(made)) == {"s0", "s1", "m1", "s2"}
+    # Of Ann's music what she has not had, and then what is popular.
+    assert ids(made) == ["m1", "m2", "m3", "s0"]
     assert sample("ebbing_slates_total", source="popular", degraded="false") == 1
+
+
+async def test_who_engaged_nothing_the_release_knows_is_not_left_to_its_guess(
+    recommender: Recommender, release: FakeRelease, world: None
+) -> None:
+    release.oov_count = 1
+    made = await slate(recommender)
+    assert release.ranked == []
+    assert ids(made)[0] == "m1"
+    assert made.degraded_reason == ""
 
 
 async def test_the_past_is_answered_from_what_was_known_then(

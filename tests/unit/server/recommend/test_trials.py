@@ -29,15 +29,23 @@ def shadow(rollout: FakeRollout) -> FakeRelease:
 async def test_a_slate_is_observed(
     recommender: Recommender, rollout: FakeRollout, release: FakeRelease, world: None
 ) -> None:
-    release.oov_count = 1
     made = await slate(recommender)
     ((number, seen),) = rollout.observed
     assert number == 3
     assert (seen.failed, seen.empty, seen.overlap) == (False, False, None)
-    assert seen.oov_share == 1.0
+    assert seen.oov_share == 0.0
     assert seen.model_s > 0
     forgetting = [scored.forgetting for scored in made.items]
     assert seen.retention == pytest.approx(1 - sum(forgetting) / len(forgetting))
+
+
+async def test_a_release_that_knows_nothing_of_the_history_is_observed(
+    recommender: Recommender, rollout: FakeRollout, release: FakeRelease, world: None
+) -> None:
+    release.oov_count = 1
+    await slate(recommender)
+    ((_, seen),) = rollout.observed
+    assert (seen.oov_share, seen.empty) == (1.0, True)
 
 
 async def test_a_retrieval_that_offers_nothing_is_observed_as_empty(

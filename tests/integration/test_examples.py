@@ -1,0 +1,37 @@
+"""The examples of the documentation, run as a reader runs them, against a real gateway."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.harness.gateway import ROOT, GatewayProcess, environment
+
+SAYS = {
+    "shop": ("outdoor/tents", "rekindle", "usual gap"),
+    "courses": ("courses/algebra: now", "courses/spanish: in", "next lesson: algebra"),
+    "feed": ("cold start: social): climbing", "after a like of chess", "chess-"),
+    "ads": ("shown 0 times in vain: due True", "shown 3 times in vain: due False"),
+}
+
+
+def test_every_example_is_here() -> None:
+    assert {path.stem for path in (ROOT / "docs" / "examples").glob("*.py")} == set(SAYS)
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_an_example_shows_what_it_is_about(gateway: GatewayProcess, name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "examples" / f"{name}.py", gateway.address],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    for words in SAYS[name]:
+        assert words in done.stdout, done.stdout
