@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from trainer.catalogue_loss import told_apart
 from trainer.models.large import LargeSequenceModel
 from trainer.models.vocabulary import FIRST_ITEM_ROW, OOV_ROW, PADDING_ROW
 from trainer.rowwise import Optimizers
@@ -61,7 +62,7 @@ class LargeObjective(nn.Module):
         self.oov_share = oov_share
 
     def forward(self, rows: Tensor, types: Tensor, times: Tensor, targets: Tensor) -> Tensor:
-        """Losses (N,) of the N events of a batch; see `SequenceBatch` for the shapes."""
+        """Losses (N,) of the N events of a batch, to be summed or averaged; see `SequenceBatch`."""
         hidden = torch.rand(rows.shape, device=rows.device) < self.oov_share
         rows = rows.masked_fill(hidden & (rows >= FIRST_ITEM_ROW), OOV_ROW)
         where = targets.flatten().nonzero().squeeze(1)
@@ -77,11 +78,9 @@ class LargeObjective(nn.Module):
 
         users = self.model(table, history.view_as(rows), types, times)
         users = users.flatten(0, 1).index_select(0, where)
-        positive = (users * nn.functional.embedding(wanted, table)).sum(dim=1).float()
-        negative = (users @ table.index_select(0, others).T).float()
-        negative = negative - self.negatives.log_expected(drawn)
-        negative = negative.masked_fill(drawn[None] == target[:, None], float("-inf"))
-        return torch.logaddexp(positive, torch.logsumexp(negative, dim=1)) - positive
+        own = (users * nn.functional.embedding(wanted, table)).sum(dim=1)
+        vectors, bias = table.index_select(0, others), -self.negatives.log_expected(drawn)
+        return told_apart(users, own, vectors, bias, drawn, target)
 
 
 class Steps:

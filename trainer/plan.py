@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ebbing.history import HISTORY_LENGTH
+from trainer.catalogue_loss import AT_ONCE
 from trainer.models.sequence import EVENT_TYPES, SequenceConfig
 from trainer.models.vocabulary import FIRST_ITEM_ROW
 
@@ -98,24 +99,27 @@ def rows_used(shape: LargeShape) -> int:
     return shape.events + shape.sequences + shape.negatives + 2
 
 
-LOGIT_BYTES_KEPT = 17
-"""Memory a logit takes at the peak: what backward keeps of it, whether it is the target itself,
-and three more copies on the way. Measured in float32, as are the next two."""
+LOGIT_BYTES_KEPT = 8
+"""Memory a logit takes while it exists: itself in both kinds of arithmetic, its weight, and whether
+it is the target itself."""
 
 ACTIVATIONS = 24
-"""Vectors of D floats an event takes at the peak, gradients included."""
+"""Vectors of D floats an event takes at the peak, gradients included; measured in float32."""
 
 ATTENTION_COPIES = 4
-"""Numbers an event takes for each event of its history and each head at the peak."""
+"""Numbers an event takes at the peak for each event of its history and each head; likewise."""
 
 
-LOGIT_BYTES_MOVED, ACTIVATION_BYTES_MOVED, ATTENTION_BYTES_MOVED = 74, 900, 203
+LOGIT_BYTES_MOVED, ACTIVATION_BYTES_MOVED, ATTENTION_BYTES_MOVED = 81, 900, 203
 """Bytes read and written in bfloat16 for a logit, for each number of an event's vector, and for
 each event of its history and each head; counted operator by operator."""
 
 
-def memory(shape: LargeShape) -> dict[str, float]:
-    """Bytes on the GPU at the peak of a step, by what they are for."""
+def memory(shape: LargeShape, at_once: int = AT_ONCE["cuda"]) -> dict[str, float]:
+    """Bytes on the GPU at the peak of a step, by what they are for.
+
+    `at_once`: logits that exist at a time.
+    """
     V, D, N, K = shape.items + FIRST_ITEM_ROW, shape.dim, shape.events, shape.negatives
     return {
         "item table": FP32 * table_parameters(shape),
@@ -124,7 +128,7 @@ def memory(shape: LargeShape) -> dict[str, float]:
         "vectors of the rows used, and their gradients": 4 * FP32 * rows_used(shape) * D,
         "activations": FP32 * ACTIVATIONS * N * D
         + FP32 * ATTENTION_COPIES * N * shape.length * shape.heads,
-        "logits": LOGIT_BYTES_KEPT * N * K,
+        "logits": LOGIT_BYTES_KEPT * min(N * K, at_once),
         "negatives: counts, popularity, events drawn from": 2 * FP32 * V + 4 * shape.logged_events,
     }
 
