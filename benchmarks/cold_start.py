@@ -68,6 +68,9 @@ class NoModels:
     def shadowing(self, user_id: str) -> None:
         return None
 
+    def best(self, release: int, user: object) -> list[Any]:
+        return []
+
     def observe(self, release: int, observation: object) -> None:
         raise AssertionError("no model was to be asked")
 
@@ -103,6 +106,7 @@ class World:
             catalog,
             NoModels(),
             Sources(store, catalog, shelves, Social(store)),
+            NoModels(),
             Rules(),
             Metrics(CollectorRegistry()),
             time.monotonic,

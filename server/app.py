@@ -51,6 +51,7 @@ from server.ingest import Ingest
 from server.metrics import BatchMetrics, Metrics
 from server.ports import cannot_listen, require_port
 from server.privacy import Privacy
+from server.recommend.fresh import FreshItems
 from server.recommend.pipeline import Recommender
 from server.recommend.shelves import Shelves
 from server.recommend.social import Social
@@ -112,6 +113,7 @@ class _Parts:
     metrics: Metrics
     releases: Releases
     rollout: RolloutControl
+    fresh: FreshItems
     catalog: Catalog
     users: Users
     ingest: Ingest
@@ -191,6 +193,7 @@ def _assemble(
         time.monotonic,
         settings.rollout,
     )
+    fresh = FreshItems(store, releases.in_service, metrics, settings.new_items_poll_s)
     shelves = Shelves(store, catalog, time.monotonic, settings.shelves_s)
     recommender = Recommender(
         store,
@@ -198,6 +201,7 @@ def _assemble(
         catalog,
         rollout,
         Sources(store, catalog, shelves, Social(store)),
+        fresh,
         settings.business_rules,
         metrics,
         time.monotonic,
@@ -226,6 +230,7 @@ def _assemble(
         metrics=metrics,
         releases=releases,
         rollout=rollout,
+        fresh=fresh,
         catalog=catalog,
         users=users,
         ingest=ingest,
@@ -341,7 +346,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
 
         committing = asyncio.create_task(parts.ingest.run())
         stack.push_async_callback(_ended, committing)
-        for work in (parts.housekeeping.run(), parts.rollout.run()):
+        for work in (parts.housekeeping.run(), parts.rollout.run(), parts.fresh.run()):
             stack.push_async_callback(_ended, asyncio.create_task(work))
         if settings.watch:
             stack.push_async_callback(_ended, asyncio.create_task(parts.watch.run()))

@@ -100,6 +100,12 @@ class Metrics:
             ("rule",),
             registry=registry,
         )
+        self.placed_items = Gauge(
+            "ebbing_placed_items",
+            "Items of the catalogue that the release has never seen and its encoder has placed",
+            ("release",),
+            registry=registry,
+        )
         self.oov_items = Counter(
             "ebbing_oov_items_total",
             "History items the release's vocabulary does not hold",

@@ -198,6 +198,8 @@ class Settings(BaseSettings):
     """Items of one main interest in a slate, as far as others are at hand; 0: any number."""
     rules: Path | None = None
     """TOML file of business rules, see ``server.recommend.rules``; read at start."""
+    new_items_poll_s: float = Field(0.25, ge=0.01, le=60)
+    """How often to look for items that the releases in service have never seen, seconds."""
     shelves_s: float = Field(10.0, ge=0, le=3600)
     """How old the popular items of each interest may be, seconds."""
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from ebbing.features import CANDIDATE_FEATURES
-from ebbing.history import HISTORY_LENGTH, MODEL_TENSORS, EncodedHistory
+from ebbing.history import HISTORY_LENGTH, INTEREST_LEVELS, MODEL_TENSORS, EncodedHistory
 from ebbing.interest.forgetting import ForgettingParameters
-from ebbing.manifest import REQUIRED_MODELS, Manifest, ManifestError, Trust, releases
+from ebbing.items import EncodedItems
+from ebbing.manifest import Manifest, ManifestError, Trust, releases
 from server.errors import ReleaseNotFound
 from server.inference.batcher import BatcherConfig, BatchObserver, MicroBatcher, buckets
 from server.inference.errors import (
@@ -26,8 +28,10 @@ from server.inference.errors import (
 )
 from server.inference.triton import ModelContract, TritonClient, check_contract
 
-__all__ = ["CANDIDATE_BUCKETS", "LoadedRelease", "Releases", "Retrieved"]
+__all__ = ["CANDIDATE_BUCKETS", "LoadedRelease", "Placed", "Releases", "Retrieved"]
 
+PROBED_TOGETHER = 32
+"""Questions about the vocabulary at a time, so that traffic has its turn."""
 CANDIDATE_BUCKETS = (32, 128, 512)
 """Candidates are padded to one of these, so that the models meet few shapes, all warmed up."""
 WARM_UP_TIMEOUT_S = 60.0
@@ -48,6 +52,18 @@ class Retrieved:
     """(K,) scores."""
     oov_count: int
     """History items the model does not know."""
+    user: NDArray[np.float32]
+    """(D,) the user in the space of items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where an encoder has items in the space of its retrieval model."""
+
+    vectors: NDArray[np.float32]
+    """(N, D): the product with a user's vector is the item's score, but for popularity."""
+    popularity: NDArray[np.float32]
+    """(N,) what is added to it."""
 
 
 class LoadedRelease:
@@ -84,7 +100,8 @@ class LoadedRelease:
         keys, scores = answer["ITEM_KEYS__0"][0], answer["SCORES__1"][0]
         if not np.isfinite(scores).all():
             raise InferenceFailed("the retrieval model answered scores that are not finite")
-        return Retrieved(keys, scores, int(answer["OOV_COUNT__3"][0, 0]))
+        user = answer["USER_VECTOR__2"][0].astype(np.float32)
+        return Retrieved(keys, scores, int(answer["OOV_COUNT__3"][0, 0]), user)
 
     async def rank(
         self,
@@ -108,6 +125,61 @@ class LoadedRelease:
         if not np.isfinite(relevance).all():
             raise InferenceFailed("the ranking model answered relevance that is not finite")
         return relevance
+
+    @property
+    def encodes_items(self) -> bool:
+        """Whether the release has a model that places items its others have never seen."""
+        return "item_encoder" in self._batchers
+
+    async def unknown(self, keys: Sequence[int], timeout_s: float) -> list[int]:
+        """Those of some items that the retrieval model does not know, in order.
+
+        It is asked with histories full of them how many of each it does not know; only histories
+        with some are asked about one by one, so that a known catalogue takes few questions.
+
+        Raises:
+            InferenceError: no usable answer in time.
+        """
+        found: list[int] = []
+        for start in range(0, len(keys), PROBED_TOGETHER * HISTORY_LENGTH):
+            part = list(keys[start : start + PROBED_TOGETHER * HISTORY_LENGTH])
+            rows = [part[i : i + HISTORY_LENGTH] for i in range(0, len(part), HISTORY_LENGTH)]
+            counts = await self._unknown_of(rows, timeout_s)
+            doubtful = [key for row, n in zip(rows, counts, strict=True) if n for key in row]
+            for first in range(0, len(doubtful), PROBED_TOGETHER):
+                alone = doubtful[first : first + PROBED_TOGETHER]
+                counts = await self._unknown_of([[key] for key in alone], timeout_s)
+                found += [key for key, n in zip(alone, counts, strict=True) if n]
+        return found
+
+    async def _unknown_of(self, rows: Sequence[Sequence[int]], timeout_s: float) -> list[int]:
+        inputs = _blank_inputs("retrieval", len(rows), 0)
+        for row, keys in enumerate(rows):
+            inputs["HISTORY_KEYS__0"][row, HISTORY_LENGTH - len(keys) :] = keys
+            inputs["HISTORY_TYPES__2"][row, HISTORY_LENGTH - len(keys) :] = 1
+        answer = await self._ask("retrieval", inputs, timeout_s)
+        return [int(count) for count in answer["OOV_COUNT__3"][:, 0]]
+
+    async def place(self, items: EncodedItems, timeout_s: float) -> Placed:
+        """Where the encoder has items, at most as many as it takes at once.
+
+        Raises:
+            InferenceError: no usable answer in time.
+        """
+        inputs: dict[str, NDArray[np.generic]] = {
+            "INTEREST_KEYS__0": items.interest_keys,
+            "INTEREST_SHARES__1": items.shares,
+            "CONTENT_KEYS__2": items.content_keys,
+            "CONTENT_VECTORS__3": items.contents,
+        }
+        answer = await self._ask("item_encoder", inputs, timeout_s)
+        placed = Placed(
+            answer["ITEM_VECTOR__0"].astype(np.float32),
+            answer["POPULARITY__1"][:, 0].astype(np.float32),
+        )
+        if not (np.isfinite(placed.vectors).all() and np.isfinite(placed.popularity).all()):
+            raise InferenceFailed("the item encoder answered numbers that are not finite")
+        return placed
 
     async def drain(self) -> None:
         """Refuse new questions; return when the running ones are answered."""
@@ -202,7 +274,7 @@ class Releases:
         forgetting = await asyncio.to_thread(manifest.verify, self.repository)
         contracts = {
             name: check_contract(self.repository, name, *MODEL_TENSORS[name])
-            for name in REQUIRED_MODELS
+            for name in manifest.models
         }
         try:
             for name, contract in contracts.items():
@@ -250,6 +322,10 @@ class Releases:
         """Versions of a model that releases in service are made of."""
         held = (loaded.manifest.models.get(model) for loaded in self._loaded.values())
         return sorted({files.version for files in held if files})
+
+    def in_service(self) -> list[LoadedRelease]:
+        """All releases in service."""
+        return list(self._loaded.values())
 
     def lead(self, number: int) -> None:
         """Make a release that is in service the live one."""
@@ -308,8 +384,7 @@ class Releases:
             InferenceError, ManifestError: it cannot be done now.
         """
         revived = False
-        for name in REQUIRED_MODELS:
-            model = manifest.models[name]
+        for name, model in manifest.models.items():
             contract = check_contract(self.repository, name, *MODEL_TENSORS[name])
             blank = _blank_inputs(name, 1, CANDIDATE_BUCKETS[0])
             try:
@@ -375,8 +450,15 @@ def _history_inputs(history: EncodedHistory) -> dict[str, NDArray[np.generic]]:
     }
 
 
-def _blank_inputs(name: str, rows: int, candidates: int) -> dict[str, NDArray[np.generic]]:
-    inputs: dict[str, NDArray[np.generic]] = {
+def _blank_inputs(name: str, rows: int, candidates: int) -> dict[str, NDArray[Any]]:
+    if name == "item_encoder":
+        return {
+            "INTEREST_KEYS__0": np.zeros((rows, 1, INTEREST_LEVELS), np.int64),
+            "INTEREST_SHARES__1": np.zeros((rows, 1), np.float32),
+            "CONTENT_KEYS__2": np.zeros((rows, 1), np.int64),
+            "CONTENT_VECTORS__3": np.zeros((rows, 1, 1), np.float32),
+        }
+    inputs: dict[str, NDArray[Any]] = {
         "HISTORY_KEYS__0": np.zeros((rows, HISTORY_LENGTH), np.int64),
         "HISTORY_AGES__1": np.zeros((rows, HISTORY_LENGTH), np.float32),
         "HISTORY_TYPES__2": np.zeros((rows, HISTORY_LENGTH), np.int32),

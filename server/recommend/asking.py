@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from server.recommend.candidates import Candidate, retrieved
 from server.recommend.interests import InterestContext
 from server.users import UserView
 
-__all__ = ["Answer", "Models"]
+__all__ = ["Answer", "Fresh", "Models"]
 
 RETRIEVAL_SHARE = 0.6
 """Share of the time that retrieval may take; ranking has what is left."""
@@ -40,12 +40,23 @@ class Answer(NamedTuple):
     """How long it took, seconds."""
 
 
+class Fresh(Protocol):
+    """Offers items that a release has never seen; see ``server.recommend.fresh``."""
+
+    def best(self, release: int, user: NDArray[np.float32]) -> list[Candidate]:
+        """Those that fit a user's vector best, with their scores."""
+        ...
+
+
 class Models:
     """Asks the models of releases."""
 
-    def __init__(self, catalog: Catalog, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, catalog: Catalog, fresh: Fresh, metrics: Metrics, clock: Callable[[], float]
+    ) -> None:
         """Set up; ``clock`` gives monotonic seconds."""
         self._catalog = catalog
+        self._fresh = fresh
         self._metrics = metrics
         self._clock = clock
 
@@ -110,4 +121,7 @@ class Models:
         if answer.oov_count:
             self._metrics.oov_items.labels(str(release.release)).inc(answer.oov_count)
         found = retrieved(answer, self._catalog.lookup(answer.keys.tolist()))
+        if fresh := self._fresh.best(release.release, answer.user):
+            # Both are scores of one space.
+            found = sorted([*found, *fresh], key=lambda c: -(c.retrieval_score or 0.0))
         return found, answer.oov_count / max(int(np.count_nonzero(user.history.keys)), 1)

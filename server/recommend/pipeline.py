@@ -24,7 +24,7 @@ from server.errors import ModelsUnavailable, UserNotFound
 from server.inference.errors import InferenceError, TritonUnavailable
 from server.inference.releases import LoadedRelease
 from server.metrics import Metrics
-from server.recommend.asking import Answer, Models
+from server.recommend.asking import Answer, Fresh, Models
 from server.recommend.background import Background
 from server.recommend.because import because
 from server.recommend.candidates import Candidate, Source, given
@@ -86,6 +86,7 @@ class Recommender:
         catalog: Catalog,
         rollout: Rollout,
         sources: Sources,
+        fresh: Fresh,
         rules: Rules,
         metrics: Metrics,
         clock: Callable[[], float],
@@ -101,7 +102,7 @@ class Recommender:
         self._metrics = metrics
         self._clock = clock
         self._config = config
-        self._models = Models(catalog, metrics, clock)
+        self._models = Models(catalog, fresh, metrics, clock)
         self._shadows = Background(SHADOWS_IN_FLIGHT)
 
     async def recommend(self, request: SlateRequest, now_us: int, budget_s: float) -> Slate:

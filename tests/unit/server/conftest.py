@@ -56,13 +56,20 @@ def loaded() -> Callable[..., LoadedRelease]:
     """Makes release 7 (retrieval version 7, ranking version 8) of a call that plays Triton."""
 
     def load(
-        infer: InferencePort, timeout_s: float = 5.0, doubt: Callable[[], None] = lambda: None
+        infer: InferencePort,
+        timeout_s: float = 5.0,
+        doubt: Callable[[], None] = lambda: None,
+        encoder: bool = False,
     ) -> LoadedRelease:
         manifest = Manifest(
             release=7,
             created="2026-01-02T03:04:05+00:00",
             layout_digest=LAYOUT_DIGEST,
-            models={"retrieval": ModelFiles(7, {}), "ranking": ModelFiles(8, {})},
+            models={
+                "retrieval": ModelFiles(7, {}),
+                "ranking": ModelFiles(8, {}),
+                **({"item_encoder": ModelFiles(9, {})} if encoder else {}),
+            },
             forgetting_sha256="",
             training={},
             metrics={},

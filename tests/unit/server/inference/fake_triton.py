@@ -61,6 +61,12 @@ class FakeTriton:
         shapes = tuple(tensor.shape for tensor in inputs.values())
         self.asked[model, version, shapes] += 1
         rows = shapes[0][0]
+        if model == "item_encoder":
+            return {
+                "ITEM_VECTOR__0": np.ones((rows, 4), np.float32),
+                "POPULARITY__1": np.zeros((rows, 1), np.float32),
+                "OOV_COUNT__2": np.zeros((rows, 1), np.int32),
+            }
         if model == "ranking":
             return {"RELEVANCE__0": inputs["CANDIDATE_KEYS__3"].astype(np.float32)}
         return {

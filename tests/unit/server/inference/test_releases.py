@@ -15,6 +15,7 @@ import pytest
 from ebbing.features import CANDIDATE_FEATURES
 from ebbing.history import HISTORY_LENGTH, EncodedHistory, encode_history, item_key
 from ebbing.interest.forgetting import ForgettingParameters
+from ebbing.items import encode_items
 from ebbing.manifest import Manifest, ManifestError, ModelFiles, sha256_of
 from ebbing.signing import SigningKey, new_signing_key
 from server.errors import ReleaseNotFound
@@ -149,21 +150,28 @@ async def test_another_layout_is_refused(
     assert triton.loads == []
 
 
-async def test_models_it_does_not_ask_are_left_alone(
+async def test_an_encoder_is_loaded_where_a_release_has_one(
     served: Releases, repository: Path, triton: FakeTriton
 ) -> None:
     manifest = publish(repository, 1)
     path = repository / "item_encoder" / "1" / "model.pt"
     path.parent.mkdir(parents=True)
+    shutil.copy(COMMITTED / "item_encoder" / "config.pbtxt", repository / "item_encoder")
     write_archive(path)
     encoder = ModelFiles(1, {"item_encoder/1/model.pt": sha256_of(path)})
     declare(repository, replace(manifest, models={**manifest.models, "item_encoder": encoder}))
     loaded = await served.serve(1)
-    assert set(loaded.manifest.models) == {"retrieval", "ranking", "item_encoder"}
-    assert sorted(triton.loads) == [("ranking", (1,)), ("retrieval", (1,))]
+    assert loaded.encodes_items
+    assert sorted(triton.loads) == [
+        ("item_encoder", (1,)),
+        ("ranking", (1,)),
+        ("retrieval", (1,)),
+    ]
+    placed = await loaded.place(encode_items([(("a", 1.0),)]), 5.0)
+    assert placed.vectors.tolist() == [[1.0] * 4]
 
 
-async def test_a_damaged_model_it_does_not_ask_is_refused_all_the_same(
+async def test_a_damaged_encoder_is_refused_as_any_model(
     served: Releases, repository: Path
 ) -> None:
     manifest = publish(repository, 1)
@@ -344,6 +352,7 @@ async def test_numbers_that_are_none_are_a_failure(loaded, bad: float) -> None:
         return {
             "ITEM_KEYS__0": np.array([[1, 2]]),
             "SCORES__1": np.array([[1.0, bad]], np.float32),
+            "USER_VECTOR__2": np.zeros((1, 2), np.float32),
             "OOV_COUNT__3": np.array([[0]], np.int32),
         }
 
@@ -483,3 +492,44 @@ async def test_draining_does_not_wait_for_a_triton_that_is_down(
         await live.retrieve(history("a"), 5.0)
     async with asyncio.timeout(5):
         await served.drain()
+
+
+# Items that the models have never seen.
+
+
+async def test_what_the_vocabulary_lacks_is_found_with_few_questions(loaded) -> None:
+    known = set(range(1, 3001)) - {7, 1500, 1501, 2999}
+    questions = []
+
+    async def infer(model: str, version: int, inputs: Any, timeout_s: float) -> Any:
+        keys = inputs["HISTORY_KEYS__0"]
+        questions.append(len(keys))
+        unknown = [[sum(key not in known and key != 0 for key in row)] for row in keys.tolist()]
+        return {"OOV_COUNT__3": np.array(unknown, np.int32)}
+
+    release = loaded(infer)
+    assert await release.unknown(list(range(1, 3001)), 5.0) == [7, 1500, 1501, 2999]
+    assert len(questions) < 15
+    assert max(questions) <= 32
+    assert await release.unknown([], 5.0) == []
+
+
+async def test_the_encoder_places_items(loaded) -> None:
+    async def infer(model: str, version: int, inputs: Any, timeout_s: float) -> Any:
+        assert (model, version) == ("item_encoder", 9)
+        shares = inputs["INTEREST_SHARES__1"]
+        vectors = np.repeat(shares[:, :1], 4, axis=1)
+        return {
+            "ITEM_VECTOR__0": vectors if shares[0, 0] < 9 else vectors * np.nan,
+            "POPULARITY__1": shares[:, :1],
+            "OOV_COUNT__2": np.zeros((len(shares), 1), np.int32),
+        }
+
+    release = loaded(infer, encoder=True)
+    assert release.encodes_items
+    placed = await release.place(encode_items([(("a", 1.0),), (("b", 2.0),)]), 5.0)
+    assert placed.vectors.tolist() == [[1.0] * 4, [2.0] * 4]
+    assert placed.popularity.tolist() == [1.0, 2.0]
+    with pytest.raises(InferenceFailed):
+        await release.place(encode_items([(("a", 9.0),)]), 5.0)
+    assert not loaded(infer).encodes_items

@@ -21,7 +21,7 @@ from server.recommend.sources import Sources
 from server.state.sqlite import SqliteStore
 from server.users import Users
 from tests.suites.store_suite import deed
-from tests.unit.server.recommend.fakes import FakeRelease, FakeRollout, about, made
+from tests.unit.server.recommend.fakes import FakeFresh, FakeRelease, FakeRollout, about, made
 
 
 @pytest.fixture
@@ -34,11 +34,18 @@ def rollout(release: FakeRelease) -> FakeRollout:
     return FakeRollout(release)
 
 
+@pytest.fixture
+def fresh() -> FakeFresh:
+    return FakeFresh()
+
+
 MakeRecommender = Callable[..., Recommender]
 
 
 @pytest.fixture
-def make(store: SqliteStore, writer: Executor, metrics: Metrics, rollout: Any) -> MakeRecommender:
+def make(
+    store: SqliteStore, writer: Executor, metrics: Metrics, rollout: Any, fresh: Any
+) -> MakeRecommender:
     """Makes recommenders of four candidates, with other rules and settings if named."""
     catalog = Catalog(store, writer)
     shelves = Shelves(store, catalog, time.monotonic, 0.0)
@@ -49,7 +56,7 @@ def make(store: SqliteStore, writer: Executor, metrics: Metrics, rollout: Any) -
         users = Users(store, 64)
         rules = rules or Rules()
         return Recommender(
-            store, users, catalog, rollout, sources, rules, metrics, time.monotonic, config
+            store, users, catalog, rollout, sources, fresh, rules, metrics, time.monotonic, config
         )
 
     return recommender

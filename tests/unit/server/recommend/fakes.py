@@ -13,7 +13,7 @@ from ebbing.history import EncodedHistory, item_key
 from ebbing.interest.forgetting import ForgettingParameters
 from server.errors import ReleaseNotFound
 from server.inference.releases import Retrieved
-from server.recommend.candidates import Source
+from server.recommend.candidates import Candidate, Source
 from server.recommend.pipeline import Recommender
 from server.recommend.slates import ScoreRequest, Slate, SlateRequest
 from server.rollout.guardrails import Observation
@@ -47,7 +47,8 @@ class FakeRelease:
         if self.retrieval_failure:
             raise self.retrieval_failure
         keys = np.array([item_key(i) for i in self.best], np.int64)
-        return Retrieved(keys, np.linspace(1, 0, len(keys), dtype=np.float32), self.oov_count)
+        scores = np.linspace(1, 0, len(keys), dtype=np.float32)
+        return Retrieved(keys, scores, self.oov_count, np.zeros(2, np.float32))
 
     async def rank(
         self,
@@ -65,6 +66,16 @@ class FakeRelease:
             raise self.ranking_failure
         known = {item_key(i): value for i, value in self.relevance.items()}
         return np.array([known.get(key, 0.5) for key in keys.tolist()], np.float32)
+
+
+class FakeFresh:
+    """Offers given items with given scores."""
+
+    def __init__(self) -> None:
+        self.offers: dict[str, float] = {}
+
+    def best(self, release: int, user: NDArray[np.float32]) -> list[Candidate]:
+        return [Candidate(made(name), Source.FRESH, score) for name, score in self.offers.items()]
 
 
 class FakeRollout:
