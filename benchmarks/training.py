@@ -1,4 +1,4 @@
-"""How many events a second the sequence model is trained on, beside a public SASRec.
+"""How many events the sequence model is trained on in a second, beside a public SASRec.
 
     git clone https://github.com/pmixer/SASRec.pytorch peer
     python -m benchmarks.training data/shop --peer peer/python --out training.json
@@ -7,6 +7,8 @@ The peer's own model and sampler are run as its main.py runs them: batches of 12
 the full length, one random negative an event, binary cross-entropy, Adam, three sampling
 processes. What is counted is events that are predicted, not padding; both have the same log,
 width, history length, number of blocks where it is one, threads and machine, and take turns.
+Seconds are of CPU time of the process that trains, so that others on the machine do not count;
+what the peer's samplers spend in processes of their own is not counted either.
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ from ebbing.progress import Reporter
 from trainer.data.log import EventLog, read_log
 from trainer.place import peak_memory_bytes
 from trainer.recipes import RECIPES
-from trainer.retrieval import RetrievalConfig, train_retrieval
+from trainer.retrieval import RetrievalConfig, Surroundings, train_retrieval
 
 BATCH_USERS = 128
 SAMPLERS = 3
+WARM_UP = 3
 
 
 class Peer:
@@ -45,8 +48,8 @@ class Peer:
         self.parts = importlib.import_module("model"), importlib.import_module("utils")
         self.log, self.dim, self.blocks = log, dim, blocks
 
-    def rate(self, steps: int) -> float:
-        """Events predicted a second over so many steps, the first few aside."""
+    def rate(self, seconds: float) -> float:
+        """Events predicted a second over so many seconds, the first few steps aside."""
         model_of, utils = self.parts
         offsets, items = self.log.offsets, self.log.items + 1
         users = {
@@ -68,11 +71,12 @@ class Peer:
         sampler = utils.WarpSampler(
             users, n_users, n_items, BATCH_USERS, HISTORY_LENGTH, n_workers=SAMPLERS
         )
-        predicted, started = 0, 0.0
+        step, predicted, started = 0, 0, time.process_time()
         try:
-            for step in range(steps + 5):
-                if step == 5:
-                    predicted, started = 0, time.perf_counter()
+            while step <= WARM_UP or time.process_time() - started < seconds:
+                if step == WARM_UP:
+                    predicted, started = 0, time.process_time()
+                step += 1
                 batch = [np.array(part) for part in sampler.next_batch()]
                 positive, negative = model(*batch)
                 there = np.where(batch[2] != 0)
@@ -82,15 +86,17 @@ class Peer:
                 loss.backward()
                 adam.step()
                 predicted += len(there[0])
-            return predicted / (time.perf_counter() - started)
+            return predicted / (time.process_time() - started)
         finally:
             sampler.close()
 
 
-def ours(log: EventLog, config: RetrievalConfig) -> float:
-    """Events predicted a second over an epoch of the recipe."""
+def ours(log: EventLog, config: RetrievalConfig, seconds: float) -> float:
+    """Events predicted a second over so many seconds of the recipe, all that is done counted."""
     silent = Reporter(Console(file=StringIO()))
-    return train_retrieval(log, replace(config, epochs=1), 1, silent).events_per_second
+    brief = replace(config, validation_users=16)
+    around = Surroundings(clock=time.process_time)
+    return train_retrieval(log, brief, 1, silent, seconds, around).events_per_second
 
 
 def main() -> None:
@@ -101,7 +107,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of a log")
     parser.add_argument("--peer", type=Path, required=True, help="where its model.py lies")
     parser.add_argument("--rounds", type=int, default=3, help="how often each has its turn")
-    parser.add_argument("--steps", type=int, default=40, help="the peer's steps a turn")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long a turn is")
     parser.add_argument("--out", type=Path, help="write the result as JSON into this file")
     arguments = parser.parse_args()
     log = read_log(arguments.data)
@@ -111,9 +117,9 @@ def main() -> None:
     peers = {n: Peer(arguments.peer, log, config.model.dim, n) for n in (1, 2)}
     rates: dict[str, list[float]] = {}
     for _ in range(arguments.rounds):
-        rates.setdefault("ours", []).append(ours(log, config))
+        rates.setdefault("ours", []).append(ours(log, config, arguments.seconds))
         for n, peer in peers.items():
-            rates.setdefault(f"peer, {n} block(s)", []).append(peer.rate(arguments.steps))
+            rates.setdefault(f"peer, {n} block(s)", []).append(peer.rate(arguments.seconds))
     middle = {name: float(np.median(all_of)) for name, all_of in rates.items()}
     result: dict[str, Any] = {
         "benchmark": "training",
@@ -123,7 +129,9 @@ def main() -> None:
         "dim": config.model.dim,
         "history": HISTORY_LENGTH,
         "negatives": config.negatives,
-        "events_per_second": {name: [round(r) for r in all_of] for name, all_of in rates.items()},
+        "events_per_cpu_second": {
+            name: [round(r) for r in all_of] for name, all_of in rates.items()
+        },
         "ratio": {
             name: round(middle["ours"] / rate, 2) for name, rate in middle.items() if name != "ours"
         },
