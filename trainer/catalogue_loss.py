@@ -112,6 +112,8 @@ class _ToldApart(torch.autograd.Function):
         return (*(factor * one for one in ctx.saved_tensors), None, None)
 
 
+# Its chunks are many steps of one kernel each, which a compiler would only unroll.
+@torch.compiler.disable
 def told_apart(
     user_ND: Tensor, own_N: Tensor, vectors_SD: Tensor, bias_S: Tensor, rows_S: Tensor,
     target_N: Tensor,
