@@ -7,7 +7,6 @@ import shutil
 import threading
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from ebbing.client import Client, EbbingError
 from ebbing.v1 import release_service_pb2 as pb
 from server.inference.embedded import EmbeddedTriton
+from tests.harness.callers import Callers
 from tests.harness.gateway import GatewayProcess, catalogue, events, ran
 from tests.harness.release import LOG, TinyRelease
 from tests.harness.releases import Nan, Slow, publish_again
@@ -86,45 +86,9 @@ def client(gateway: GatewayProcess) -> Iterator[Client]:
         yield client
 
 
-class Load:
-    """Users who ask for slates as fast as they are answered, until the block ends."""
-
-    def __init__(self, gateway: GatewayProcess, users: list[str], threads: int = 4) -> None:
-        self.answered: Counter[int] = Counter()
-        self.degraded = 0
-        self.failures: list[EbbingError] = []
-        self._gateway, self._users = gateway, users
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(threads)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, first: int) -> None:
-        with self._gateway.client() as client:
-            number = first
-            while not self._stop.is_set():
-                user = self._users[number % len(self._users)]
-                number += 1
-                try:
-                    slate = client.recommend(user, LOG.end)
-                except EbbingError as error:
-                    self.failures.append(error)
-                    continue
-                self.answered[slate.release] += 1
-                self.degraded += slate.degraded
-
-
 @pytest.fixture
-def load(gateway: GatewayProcess, release: TinyRelease) -> Load:
-    return Load(gateway, list(release.simulation.log.user_ids))
+def load(gateway: GatewayProcess, release: TinyRelease) -> Callers:
+    return Callers(gateway, list(release.simulation.log.user_ids))
 
 
 def until(true: Callable[[], bool], what: str) -> None:
@@ -149,7 +113,7 @@ def reason(client: Client, number: int) -> str:
 
 
 def test_a_release_is_tried_promoted_and_rolled_back_without_a_failed_request(
-    client: Client, load: Load
+    client: Client, load: Callers
 ) -> None:
     with load:
         client.set_release_traffic(SAME, pb.RELEASE_ROLE_CANARY, 0.5)
@@ -183,7 +147,7 @@ def test_a_user_is_answered_by_one_release_as_long_as_the_split_stands(
 @pytest.mark.parametrize(("bad", "guardrail"), [(NAN, "failures"), (SLOW, "latency")])
 @pytest.mark.parametrize("role", [pb.RELEASE_ROLE_CANARY, pb.RELEASE_ROLE_SHADOW])
 def test_a_release_that_misbehaves_is_rolled_back_by_itself(
-    client: Client, load: Load, gateway: GatewayProcess, bad: int, guardrail: str, role: int
+    client: Client, load: Callers, gateway: GatewayProcess, bad: int, guardrail: str, role: int
 ) -> None:
     with load:
         until(lambda: load.answered[FIRST] > 30, "there is something to compare with")
@@ -201,7 +165,7 @@ def test_a_release_that_misbehaves_is_rolled_back_by_itself(
 
 
 def test_a_bad_release_that_was_promoted_outright_is_rolled_back(
-    client: Client, load: Load
+    client: Client, load: Callers
 ) -> None:
     with load:
         until(lambda: load.answered[FIRST] > 30, "there is something to compare with")
