@@ -1,4 +1,4 @@
-"""A whole small world, made at once: a log, a release of it, Triton, and a gateway that knows both."""
+"""A whole small world, made at once: a log, a release of it, Triton, a gateway that knows both."""
 
 from __future__ import annotations
 
