@@ -100,6 +100,12 @@ class Metrics:
             ("rule",),
             registry=registry,
         )
+        self.breaker_open = Gauge(
+            "ebbing_breaker_open",
+            "1 while a model failed many times in a row and is left alone but for probes, else 0",
+            ("release", "model"),
+            registry=registry,
+        )
         self.placed_items = Gauge(
             "ebbing_placed_items",
             "Items of the catalogue that the release has never seen and its encoder has placed",

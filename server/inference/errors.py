@@ -48,6 +48,12 @@ class InferenceFailed(InferenceError):
     """Triton was reached and refused the request or failed on it."""
 
 
+class BreakerOpen(InferenceError):
+    """The model failed many times in a row and is left alone for a moment; nobody was asked."""
+
+    outcome = "breaker_open"
+
+
 class QueueFull(InferenceError):
     """Too much is waiting already; retrying after a pause helps."""
 

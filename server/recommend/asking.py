@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -10,7 +12,13 @@ from numpy.typing import NDArray
 
 from ebbing.features import candidate_features
 from server.catalog import Catalog
-from server.inference.errors import InferenceError
+from server.inference.breaker import Breaker
+from server.inference.errors import (
+    BreakerOpen,
+    InferenceDeadline,
+    InferenceError,
+    InferenceFailed,
+)
 from server.inference.releases import LoadedRelease
 from server.metrics import Metrics
 from server.recommend.candidates import Candidate, retrieved
@@ -21,6 +29,8 @@ __all__ = ["Answer", "Fresh", "Models"]
 
 RETRIEVAL_SHARE = 0.6
 """Share of the time that retrieval may take; ranking has what is left."""
+PATIENCE_S = 0.1
+"""Who gives a model less time than this has no answer for being in a hurry, if any."""
 
 Choose = Callable[[Sequence[Candidate]], list[Candidate]]
 
@@ -59,6 +69,7 @@ class Models:
         self._fresh = fresh
         self._metrics = metrics
         self._clock = clock
+        self._breakers: dict[tuple[int, str], Breaker] = defaultdict(Breaker)
 
     async def ask(
         self,
@@ -111,13 +122,15 @@ class Models:
             context.retention,
         )
         keys = np.array([c.item.item_key for c in candidates], np.int64)
-        return await release.rank(user.history, keys, features, budget_s)
+        with self._breaking(release.release, "ranking", budget_s):
+            return await release.rank(user.history, keys, features, budget_s)
 
     async def _retrieve(
         self, release: LoadedRelease, user: UserView, budget_s: float
     ) -> tuple[list[Candidate], float]:
         """Candidates, and the share of the history that the release does not know."""
-        answer = await release.retrieve(user.history, budget_s)
+        with self._breaking(release.release, "retrieval", budget_s):
+            answer = await release.retrieve(user.history, budget_s)
         if answer.oov_count:
             self._metrics.oov_items.labels(str(release.release)).inc(answer.oov_count)
         found = retrieved(answer, self._catalog.lookup(answer.keys.tolist()))
@@ -125,3 +138,26 @@ class Models:
             # Both are scores of one space.
             found = sorted([*found, *fresh], key=lambda c: -(c.retrieval_score or 0.0))
         return found, answer.oov_count / max(int(np.count_nonzero(user.history.keys)), 1)
+
+    @contextmanager
+    def _breaking(self, release: int, model: str, budget_s: float) -> Iterator[None]:
+        """Around a question to a model: it is not asked while it fails again and again.
+
+        A Triton that is not there, or has too much to do, says so at once, and nothing of a model.
+
+        Raises:
+            BreakerOpen: it is left alone at the moment.
+        """
+        breaker = self._breakers[release, model]
+        if not breaker.admits(self._clock()):
+            raise BreakerOpen(f"{model} of release {release} fails again and again: it rests")
+        try:
+            yield
+        except (InferenceFailed, InferenceDeadline) as error:
+            if isinstance(error, InferenceFailed) or budget_s >= PATIENCE_S:
+                breaker.failed(self._clock())
+            raise
+        else:
+            breaker.succeeded()
+        finally:
+            self._metrics.breaker_open.labels(str(release), model).set(breaker.open)

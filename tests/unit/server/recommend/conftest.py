@@ -46,17 +46,21 @@ MakeRecommender = Callable[..., Recommender]
 def make(
     store: SqliteStore, writer: Executor, metrics: Metrics, rollout: Any, fresh: Any
 ) -> MakeRecommender:
-    """Makes recommenders of four candidates, with other rules and settings if named."""
+    """Makes recommenders of four candidates, with other rules, clock and settings if named."""
     catalog = Catalog(store, writer)
     shelves = Shelves(store, catalog, time.monotonic, 0.0)
     sources = Sources(store, catalog, shelves, Social(store))
 
-    def recommender(rules: Rules | None = None, **settings: Any) -> Recommender:
+    def recommender(
+        rules: Rules | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        **settings: Any,
+    ) -> Recommender:
         config = RecommenderConfig(**{"candidates": 4, **settings})
         users = Users(store, 64)
         rules = rules or Rules()
         return Recommender(
-            store, users, catalog, rollout, sources, fresh, rules, metrics, time.monotonic, config
+            store, users, catalog, rollout, sources, fresh, rules, metrics, clock, config
         )
 
     return recommender

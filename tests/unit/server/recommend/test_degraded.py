@@ -10,10 +10,25 @@ import numpy as np
 import pytest
 
 from ebbing.history import item_key
-from server.inference.errors import InferenceError, TritonUnavailable
+from server.errors import ModelsUnavailable
+from server.inference.breaker import FAILURES
+from server.inference.errors import (
+    InferenceDeadline,
+    InferenceError,
+    InferenceFailed,
+    QueueFull,
+    TritonUnavailable,
+)
 from server.recommend.candidates import Source
 from server.recommend.pipeline import Recommender
-from tests.unit.server.recommend.fakes import FakeRelease, FakeRollout, ids, slate, sources
+from tests.unit.server.recommend.fakes import (
+    FakeRelease,
+    FakeRollout,
+    ids,
+    score,
+    slate,
+    sources,
+)
 
 KINDS = [InferenceError, *InferenceError.__subclasses__()]
 
@@ -122,3 +137,58 @@ async def test_what_is_not_of_triton_is_not_hidden(
     release.retrieval_failure = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
         await slate(recommender)
+
+
+OPEN = "TRITON_BREAKER_OPEN"
+
+
+async def reasons(recommender: Recommender, times: int, budget_s: float = 5.0) -> list[str]:
+    return [(await slate(recommender, budget_s)).degraded_reason for _ in range(times)]
+
+
+async def test_a_model_that_fails_again_and_again_is_left_alone(
+    recommender: Recommender, rollout: FakeRollout, release: FakeRelease, world: None, sample
+) -> None:
+    release.ranking_failure = InferenceFailed("NaN")
+    assert set(await reasons(recommender, FAILURES)) == {"TRITON_FAILED"}
+    assert await reasons(recommender, 2) == [OPEN, OPEN]
+    assert len(release.ranked) == FAILURES
+    assert sample("ebbing_breaker_open", release="3", model="ranking") == 1
+    assert sample("ebbing_breaker_open", release="3", model="retrieval") == 0
+    # What is well goes on, and the rollout hears of every slate that is not.
+    assert sources(await slate(recommender)) == {Source.RETRIEVAL}
+    assert [seen.failed for _, seen in rollout.observed] == [True] * (FAILURES + 3)
+    with pytest.raises(ModelsUnavailable):
+        await score(recommender, "m1")
+
+
+async def test_one_that_answers_a_probe_is_back(
+    make: Any, release: FakeRelease, world: None, sample
+) -> None:
+    now = [0.0]
+    recommender = make(clock=lambda: now[0])
+    release.retrieval_failure = InferenceFailed("gone wrong")
+    await reasons(recommender, FAILURES)
+    now[0] = 2.0
+    assert await reasons(recommender, 2) == ["TRITON_FAILED", OPEN]
+    release.retrieval_failure = None
+    assert await reasons(recommender, 1) == [OPEN]
+    now[0] = 4.0
+    assert await reasons(recommender, 3) == ["", "", ""]
+    assert sample("ebbing_breaker_open", release="3", model="retrieval") == 0
+
+
+@pytest.mark.parametrize("kind", [TritonUnavailable, QueueFull])
+async def test_who_says_at_once_that_it_cannot_is_asked_again(
+    recommender: Recommender, release: FakeRelease, world: None, kind: type[InferenceError]
+) -> None:
+    release.retrieval_failure = kind("not now")
+    assert OPEN not in await reasons(recommender, 2 * FAILURES)
+
+
+async def test_callers_in_a_hurry_close_a_model_to_nobody(
+    recommender: Recommender, release: FakeRelease, world: None
+) -> None:
+    release.retrieval_failure = InferenceDeadline("too late")
+    assert OPEN not in await reasons(recommender, 2 * FAILURES, budget_s=0.1)
+    assert (await reasons(recommender, FAILURES + 1))[-1] == OPEN
