@@ -6,9 +6,13 @@ paces, steady and not; all are skipped for an occasion or two now and then, and 
 for good at some moment. REKINDLE is asked several times on each of some days, and what it shows is
 told back as impressions.
 
-A place that REKINDLE gave is right if its interest comes back within the horizon, were nothing
-shown. Wrong are interests that had ended, however lately, and those that come back later than
-that. Choices were made on seed 0; others are the result.
+A place that REKINDLE gave is right if its interest is engaged again within the horizon by itself,
+though nothing were shown. Wrong are interests that had ended, and those that come back, but later
+than that. There are two kinds of users: those whose abandoned interests ended at least four usual
+gaps before anybody is asked about, and those whose interests end at any moment, so that what ended
+the day before yesterday cannot be told from what was skipped.
+
+The choices were made on seed 0; others are the result.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ from server.metrics import Metrics
 from server.recommend.candidates import Source
 from server.recommend.diversity import intra_list_diversity, similarity
 from server.recommend.pipeline import Recommender
+from server.recommend.reranking import Scored
 from server.recommend.rules import Rules
 from server.recommend.shelves import Shelves
 from server.recommend.slates import RecommenderConfig, Slate, SlateRequest
@@ -60,14 +65,18 @@ FIELDS, TOPICS, ITEMS = 10, 4, 30
 """Fields, topics of each, and items of each topic."""
 USERS, INTERESTS = 48, (6, 10)
 """Users, and interests of each, from … to below."""
-BEGIN_DAYS, END_DAYS = 60, 300
+BEGIN_DAYS, END_DAYS = 40, 360
 """Interests begin before the first; nobody is asked about after the second."""
-ASKED_DAYS = range(180, END_DAYS, 10)
+ASKED_DAYS = range(240, END_DAYS, 10)
 SLATES_A_DAY, APART_S = 4, 3600.0
 SKIPS = 0.12
 """Chance of each occasion that it is skipped, half of the times together with the next."""
 ENDS = 0.5
 """Share of the interests that end."""
+ABANDONED_GAPS = 4.0
+"""Usual gaps that it is at least since an abandoned one ended; two skipped occasions are three."""
+FUTURE_DAYS = END_DAYS + 90
+"""Until when it is known what comes."""
 IRREGULAR_DAYS = (2.0, 4.0, 7.0, 14.0)
 """Mean gaps of those without a rhythm."""
 HORIZON_S = 30 * DAY_S
@@ -94,28 +103,36 @@ class Life:
         return place < len(self.times) and bool(self.times[place] <= at_s + HORIZON_S)
 
 
-def lives(seed: int) -> list[Life]:
-    """The interests of all users."""
+def lives(seed: int, lately: bool) -> list[Life]:
+    """The interests of all users.
+
+    Those that end have done so long enough before anybody is asked about that skipped occasions do
+    not explain it; or, ``lately``, at any moment, which nobody could tell from a skipped occasion.
+    """
     chance = np.random.default_rng(seed)
     kinds = [*RHYTHMS, *IRREGULAR_DAYS]
     made = []
     for user in range(USERS):
         topics = chance.permutation(FIELDS * TOPICS)[: chance.integers(*INTERESTS)]
         for topic in topics.tolist():
-            days = _occasions(chance, kinds[chance.integers(len(kinds))])
+            kind = kinds[chance.integers(len(kinds))]
+            gap = kind if isinstance(kind, float) else RHYTHMS[kind][0] / DAY_S
+            days = _occasions(chance, kind, gap)
             days = chance.uniform(0, BEGIN_DAYS) + days[_kept(chance, len(days))]
             ended = bool(chance.random() < ENDS)
-            until = chance.uniform(BEGIN_DAYS * 2, END_DAYS) if ended else END_DAYS + 90
+            last = END_DAYS if lately else ASKED_DAYS[0] - ABANDONED_GAPS * gap
+            until = chance.uniform(2 * BEGIN_DAYS, last) if ended else float(FUTURE_DAYS)
             made.append(Life(user, topic, EPOCH_S + DAY_S * days[days < until], ended))
     return [life for life in made if len(life.times)]
 
 
-def _occasions(chance: np.random.Generator, kind: str | float) -> Floats:
+def _occasions(chance: np.random.Generator, kind: str | float, gap_days: float) -> Floats:
     """Days of more occasions than are needed; a pace in days has no rhythm."""
+    enough = int(2 * FUTURE_DAYS / gap_days)
     if isinstance(kind, float):
-        return np.cumsum(chance.gamma(2.0, kind / 2.0, int(2 * (END_DAYS + 90) / kind)))
-    gap, hours, days = RHYTHMS[kind]
-    on = days(chance, int(1.3 * (END_DAYS + 90) * DAY_S / gap))
+        return np.cumsum(chance.gamma(2.0, gap_days / 2.0, enough))
+    _, hours, days = RHYTHMS[kind]
+    on = days(chance, enough)
     return np.sort(on + chance.uniform(-hours, hours, len(on)) / 24.0)
 
 
@@ -235,14 +252,15 @@ class World:
         for first in range(0, len(rows), 500):
             self._store.append(rows[first : first + 500])
 
-    def tell_shown(self, user: int, slate: Slate) -> None:
-        """Write the impressions of a slate."""
+    def tell_shown(self, slates: Mapping[int, Slate]) -> None:
+        """Write the impressions of users' slates."""
         rows = []
-        for scored in slate.items:
-            self._shown += 1
-            item, at_s = scored.candidate.item, slate.user.at_s
-            name = f"i{self._shown}"
-            rows.append(_interaction(name, user, item, EventType.IMPRESSION, at_s))
+        for user, slate in slates.items():
+            for scored in slate.items:
+                self._shown += 1
+                item, at_s = scored.candidate.item, slate.user.at_s
+                name = f"i{self._shown}"
+                rows.append(_interaction(name, user, item, EventType.IMPRESSION, at_s))
         self._store.append(rows)
 
     async def slate(
@@ -294,29 +312,21 @@ async def rekindling(world: World, stage: Any) -> dict[str, float]:
         for n in range(SLATES_A_DAY):
             at_s = EPOCH_S + day * DAY_S + n * APART_S
             world.until(at_s)
-            for user in range(USERS):
-                slate = await world.slate(user, at_s, Strategy.REKINDLE)
-                given = [
-                    main_interest(scored.candidate.item.interests)
-                    for scored in slate.items
-                    if scored.candidate.source is Source.REKINDLE
-                ]
+            slates = {u: await world.slate(u, at_s, Strategy.REKINDLE) for u in range(USERS)}
+            for user, slate in slates.items():
+                given = [_about(one) for one in slate.items if _kept_a_place(one)]
                 counts["slates"] += 1
                 counts["places"] += len(given)
                 counts["slates_over_their_places"] += len(given) > places
                 for interest in given:
                     seen = [at for at in shown[user, interest] if at >= at_s - DAY_S]
                     counts["places_over_the_daily_cap"] += len(seen) >= config.rekindle_daily
-                    life = world.lives[user, interest]
-                    counts[_fate(life, at_s)] += 1
-                    shown[user, interest].append(at_s)
-                for scored in slate.items:
-                    if scored.candidate.source is not Source.REKINDLE:
-                        interest = main_interest(scored.candidate.item.interests)
-                        shown[user, interest].append(at_s)
+                    counts[_fate(world.lives[user, interest], at_s)] += 1
+                for one in slate.items:
+                    shown[user, _about(one)].append(at_s)
                 if n == 0:
                     _count_quiet(world, user, slate, at_s, set(given), counts)
-                world.tell_shown(user, slate)
+            world.tell_shown(slates)
         stage.advance(1)
     quiet, back = counts["quiet"], counts["quiet_that_return"]
     return {
@@ -327,6 +337,14 @@ async def rekindling(world: World, stage: Any) -> dict[str, float]:
         "slates_over_their_places": counts["slates_over_their_places"],
         "places_over_the_daily_cap": counts["places_over_the_daily_cap"],
     }
+
+
+def _about(scored: Scored) -> str:
+    return main_interest(scored.candidate.item.interests)
+
+
+def _kept_a_place(scored: Scored) -> bool:
+    return scored.candidate.source is Source.REKINDLE
 
 
 def _fate(life: Life, at_s: float) -> str:
@@ -371,7 +389,7 @@ async def variety(world: World) -> dict[str, dict[str, float]]:
         slates = [(u, await world.slate(u, at_s, **asked)) for u in range(USERS)]
         about = [[s.candidate.item.interests for s in slate.items] for _, slate in slates]
         shown = [
-            (user, scored.candidate.item.item_id, main_interest(scored.candidate.item.interests))
+            (user, scored.candidate.item.item_id, _about(scored))
             for user, slate in slates
             for scored in slate.items
         ]
@@ -444,15 +462,17 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = {**circumstances(), "seeds": {}}
     for seed in options.seeds:
-        everything = lives(seed)
-        fitted = fit_forgetting(log_of(everything), "fitted").parameters
-        result["seeds"][str(seed)] = {
-            name: measured(everything, parameters, f"seed {seed}, {name}", True)
+        told = result["seeds"][str(seed)] = {}
+        for world, lately in (("ended long before", False), ("ending at any time", True)):
+            everything = lives(seed, lately)
+            fitted = fit_forgetting(log_of(everything), "fitted").parameters
             for name, parameters in (
                 ("built-in", ForgettingParameters.builtin()),
                 ("fitted", fitted),
-            )
-        }
+            ):
+                label = f"{world}, {name}"
+                varied = not lately and name == "fitted"
+                told[label] = measured(everything, parameters, f"seed {seed}, {label}", varied)
     print(result)
     keep(result, options.out)
 

@@ -12,7 +12,7 @@ from ebbing.features import candidate_means
 from ebbing.interest.assessment import Assessment, assess
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.profile import interest_vectors
-from ebbing.interest.states import InterestState
+from ebbing.interest.states import InterestState, StateThresholds
 from ebbing.interest.trace import TraceTable
 from server.state.store import Interests
 
@@ -20,9 +20,12 @@ __all__ = ["InterestContext"]
 
 Floats = NDArray[np.float64]
 
+SHORTEST_GAP_S = StateThresholds().shortest_gap_s
 TINY = float(np.finfo(np.float64).tiny)
-RECOVERABLE_QUIET = 2.0
-"""A forgotten interest may be won back until it has been quiet for so many times its limit."""
+RECOVERABLE_GAPS = 3.0
+"""Usual gaps of quiet that two skipped occasions explain; what is quiet for longer is let go."""
+RECOVERABLE_LIVELINESS = 0.5
+"""Share of the retention of the user's liveliest interest that there must be left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,16 @@ class InterestContext:
         return self.assessed.retention
 
     @property
+    def liveliness(self) -> Floats:
+        """ρ over that of the user's liveliest interest, (N,) in [0, 1].
+
+        What counts is which of the user's own interests is alive, not how often people return at
+        all.
+        """
+        liveliness: Floats = self.retention / self.retention.max(initial=TINY)
+        return liveliness
+
+    @property
     def states(self) -> NDArray[np.int64]:
         """``InterestState`` numbers, (N,)."""
         return self.assessed.states
@@ -64,16 +77,17 @@ class InterestContext:
     def recoverable(self) -> Floats:
         """How much there is to win back in each interest, (N,); 0 where nothing is.
 
-        An interest that fades, or has been forgotten not long ago, is worth its retention: the
-        chance that it comes back at all. What is alive needs no winning back, what was abandoned
-        long ago, by its own rhythm, is let go.
+        An interest that fades or was forgotten is worth its retention, the chance that it comes
+        back, if its quiet is no longer than two skipped occasions explain, and that chance at least
+        half as good as for the user's liveliest interest. What is alive needs no winning back, and
+        what was abandoned, by its own rhythm, is let go.
         """
-        states, quiet = self.states, self.assessed.recency_s
-        lately = quiet <= RECOVERABLE_QUIET * self.assessed.limits.forgotten_s
-        fading = states == InterestState.FADING
-        forgotten = (states == InterestState.FORGOTTEN) & lately
-        # Of equal chance, the one that has only begun to fade.
-        worth: Floats = self.retention * np.where(fading, 1.0, np.where(forgotten, 0.5, 0.0))
+        quiet = np.isin(self.states, (InterestState.FADING, InterestState.FORGOTTEN))
+        gap_s = np.maximum(self.assessed.rhythm.gap_s, SHORTEST_GAP_S)
+        lately = self.assessed.recency_s <= RECOVERABLE_GAPS * gap_s
+        worth: Floats = np.where(
+            quiet & lately & (self.liveliness >= RECOVERABLE_LIVELINESS), self.retention, 0.0
+        )
         return worth
 
     def order(self, worth: Floats) -> list[str]:
@@ -93,11 +107,8 @@ class InterestContext:
         """F(u,i) of C candidates and their liveliness, each (C,) in [0, 1].
 
         F(u,i) is the weighted forgetting score of the candidate's interests. Liveliness is their
-        weighted retention over that of the user's liveliest interest: what counts is which of
-        the user's own interests is alive, not how often people return at all. An interest never
-        engaged has F = 1 and liveliness 0.
+        weighted mean of theirs. An interest never engaged has F = 1 and liveliness 0.
         """
-        rho = self.retention
-        values = np.column_stack([1.0 - rho, rho / rho.max(initial=TINY)])
+        values = np.column_stack([1.0 - self.retention, self.liveliness])
         means = candidate_means(values, np.array([1.0, 0.0]), self.index, interests)
         return means[:, 0], means[:, 1]

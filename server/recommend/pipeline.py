@@ -197,8 +197,9 @@ class Recommender:
                 # Models that are well and yet offer nothing do not know what the user is after.
                 own = context.order(context.retention) if answer.failure is None else []
                 mine = await self._sources.of_interests(own, Source.POPULAR)
-            candidates = self._filtered([*beside, *mine, *brought], request, user)
-            candidates = candidates[: self._config.candidates]
+            most = self._config.candidates
+            wanted = self._filtered(beside, request, user)[: most // 2]
+            candidates = self._filtered([*wanted, *mine, *brought], request, user)[:most]
             cold = ColdStart.NONE if known else begun
         with self._stage("strategy"):
             slate = self._ordered(request, release, user, context, candidates, answer.relevance)
@@ -236,13 +237,8 @@ class Recommender:
         others = [
             candidate
             for candidate in self._filtered(beside, request, user)
-            # One brought for the purpose says so, also where retrieval knows it too.
-            if candidate.item.item_key not in keys or candidate.source is Source.REKINDLE
+            if candidate.item.item_key not in keys
         ][: most // 2]
-        taken = {candidate.item.item_key for candidate in others}
-        scores = {c.item.item_key: c.retrieval_score for c in offered}
-        others = [c._replace(retrieval_score=scores.get(c.item.item_key)) for c in others]
-        offered = [c for c in offered if c.item.item_key not in taken]
         return [*offered[: most - len(others)], *others]
 
     def _filtered(
@@ -292,6 +288,11 @@ class Recommender:
             boosts = [self._rules.boost(c, request.context) for c in candidates]
             made = made._replace(scores=made.scores * np.array(boosts))
         order = self._diverse(request, candidates, made)[: request.size]
+        # Whatever has a place that was kept to win an interest back says so.
+        kept = frozenset(made.reserved)
+        candidates = [
+            c._replace(source=Source.REKINDLE) if i in kept else c for i, c in enumerate(candidates)
+        ]
         scored = _scored(candidates, made.scores, relevance, context, order)
         slate = self._slate(scored, user, context, release, request.alpha)
         return replace(slate, priority=made.priority, paces=paces)

@@ -98,8 +98,12 @@ def plan(
             candidates, believed, context, config.rekindle_daily, places, shown_today or Counter()
         )
         worth = context.recoverable
+        # What was brought to win an interest back has no other place than those kept for it.
+        brought = np.array([c.source is Source.REKINDLE for c in candidates], bool)
         return Plan(
-            followed, context.order(np.where(worth > 0, 1 + worth, context.retention)), reserved
+            np.where(brought, -1.0, followed),
+            context.order(np.where(worth > 0, 1 + worth, context.retention)),
+            reserved,
         )
     if strategy is Strategy.EXPLORE:
         known = context.means_of(np.ones(len(context.names)), 0.0, interests)
@@ -125,12 +129,7 @@ def _rekindled(
     best: dict[str, int] = {}
     for i, candidate in enumerate(candidates):
         main = main_interest(candidate.item.interests)
-        # One that was brought for the purpose goes before one that came by the way.
-        rank = (candidate.source is Source.REKINDLE, believed[i])
-        if main not in best or rank > (
-            candidates[best[main]].source is Source.REKINDLE,
-            believed[best[main]],
-        ):
+        if main not in best or believed[i] > believed[best[main]]:
             best[main] = i
     worth = context.recoverable
     wanted = [context.names[i] for i in np.argsort(-worth, kind="stable") if worth[i] > 0]

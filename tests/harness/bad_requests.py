@@ -297,7 +297,7 @@ def recommendation_cases() -> Named:
         yield case("release", "-1", -1)
         for alpha in (NAN, INF, -1.0, 1001.0):
             yield case("alpha", str(alpha), alpha)
-    for size in (-1, 101):
+    for size in (-1, 101, 10_000):
         yield slate("page_size", str(size), size)
     for strategy in (5, 77, -1):
         yield slate("strategy", str(strategy), strategy)
@@ -307,7 +307,8 @@ def recommendation_cases() -> Named:
     for name, bad in BAD_IDS.items():
         yield scores("item_ids[0]", name, [bad])
     yield scores("item_ids", "none", [])
-    yield scores("item_ids", "513", [str(n) for n in range(513)])
+    for number in (513, 5000):
+        yield scores("item_ids", str(number), [str(n) for n in range(number)])
     yield scores("item_ids", "twice", ["a", "b", "a"])
     slates = each(
         lambda s: s.recommendations.BatchRecommendItems,

@@ -138,6 +138,26 @@ def test_there_is_no_release_at_all(settings: dict[str, Any], tmp_path: Path) ->
     assert "ebbing publish" in said
 
 
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ('deny = "price >"', "rule 'no luxury': line 1, column "),
+        ('deny = "open(item_id)"', "rule 'no luxury': line 1, column 1: Call cannot be used"),
+        ('boost = nan\nwhen = "price > 1"', "rule 'no luxury': boost is nan"),
+        ("deny = ", "(at line 4, column "),
+    ],
+    ids=["no expression", "a call", "no number", "no TOML"],
+)
+def test_a_business_rule_that_is_none(
+    settings: dict[str, Any], tmp_path: Path, rule: str, says: str
+) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(f'# What is not for sale.\n[[rule]]\nname = "no luxury"\n{rule}\n')
+    said = complaint("serve", **settings, rules=path)
+    assert said.startswith(f"{path}: ")
+    assert says in said
+
+
 def flip(path: Path) -> None:
     """Change one byte in the middle of a file."""
     content = bytearray(path.read_bytes())

@@ -192,3 +192,44 @@ async def test_callers_in_a_hurry_close_a_model_to_nobody(
     release.retrieval_failure = InferenceDeadline("too late")
     assert OPEN not in await reasons(recommender, 2 * FAILURES, budget_s=0.1)
     assert (await reasons(recommender, FAILURES + 1))[-1] == OPEN
+
+
+# What is odd about an answer, but no failure.
+
+
+async def test_items_named_twice_are_shown_once(
+    recommender: Recommender, release: FakeRelease, world: None
+) -> None:
+    release.best = ["m1", "m1", "m2", "m1", "m2"]
+    made = await slate(recommender)
+    assert ids(made) == ["m1", "m2"]
+    assert release.ranked == [[item_key("m1"), item_key("m2")]]
+    assert made.degraded_reason == ""
+
+
+@pytest.mark.parametrize("keys", [[0, 0], [-1, 2**63 - 1, -(2**63)], []], ids=str)
+async def test_keys_of_no_item_leave_the_popular_and_count_as_empty(
+    recommender: Recommender, rollout: FakeRollout, world: None, loaded, keys: list[int]
+) -> None:
+    async def infer(model: str, version: int, inputs: Any, timeout_s: float) -> Any:
+        assert model == "retrieval"
+        return {
+            "ITEM_KEYS__0": np.array([keys], np.int64),
+            "SCORES__1": np.zeros((1, len(keys)), np.float32),
+            "USER_VECTOR__2": np.zeros((1, 4), np.float32),
+            "OOV_COUNT__3": np.zeros((1, 1), np.int32),
+        }
+
+    rollout.live = loaded(infer)
+    made = await slate(recommender)
+    assert ids(made)
+    assert sources(made) == {Source.POPULAR}
+    ((_, seen),) = rollout.observed
+    assert (seen.empty, seen.failed) == (True, False)
+
+
+async def test_512_items_are_scored(
+    recommender: Recommender, release: FakeRelease, world: None
+) -> None:
+    made = await score(recommender, *(f"m{n}" for n in range(512)))
+    assert len(made.items) == 512

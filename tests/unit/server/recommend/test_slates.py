@@ -66,6 +66,18 @@ async def test_what_denies_everything_leaves_an_empty_slate(
     assert made.degraded_reason == ""
 
 
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("user_id", ["ann", "new"])
+async def test_a_rule_that_denies_everything_leaves_an_empty_slate(
+    make: Make, described: None, tmp_path: Path, strategy: Strategy, user_id: str
+) -> None:
+    nothing = make(rules(tmp_path, '[[rule]]\nname = "all"\ndeny = "1 == 1"'))
+    made = await slate(nothing, strategy=strategy, user_id=user_id)
+    assert ids(made) == []
+    assert made.degraded_reason == ""
+    assert made.article_score == 0.0
+
+
 async def test_rules_deny_and_boost(make: Make, described: None, tmp_path: Path, sample) -> None:
     made = rules(
         tmp_path,

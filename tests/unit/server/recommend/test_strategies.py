@@ -67,6 +67,25 @@ def test_what_can_be_won_back_is_what_faded_not_long_ago() -> None:
     assert worth["alive"] == worth["abandoned"] == 0
 
 
+@pytest.mark.parametrize(
+    ("last_days", "wins_back"), [(1, False), (9, True), (14, True), (20, True), (22, False)]
+)
+def test_two_skipped_occasions_are_forgiven_and_no_more(last_days: float, wins_back: bool) -> None:
+    traces = TraceTable.from_events(weekly("a", last_days))
+    context = InterestContext.of(traces, AT_S, PARAMETERS)
+    assert bool(context.recoverable[0] > 0) is wins_back
+
+
+def test_what_is_much_less_likely_than_the_liveliest_is_let_go() -> None:
+    seldom = [(AT_S - (70 + 30 * n) * DAY_S, 1.0, [("seldom", 1.0)]) for n in range(5)]
+    alone = InterestContext.of(TraceTable.from_events(seldom), AT_S, PARAMETERS)
+    assert alone.recoverable[0] == alone.retention[0]
+    daily = [(AT_S - n * DAY_S, 1.0, [("daily", 1.0)]) for n in range(60)]
+    beside = InterestContext.of(TraceTable.from_events([*seldom, *daily]), AT_S, PARAMETERS)
+    assert beside.liveliness[beside.index["daily"]] == 1.0
+    assert beside.recoverable[beside.index["seldom"]] == 0
+
+
 def test_follow_goes_where_interest_is_alive() -> None:
     candidates = about("abandoned", "unknown", "alive")
     made = planned(Strategy.FOLLOW, candidates)
@@ -87,10 +106,17 @@ def test_rekindle_reserves_places_for_what_can_be_won_back() -> None:
     np.testing.assert_array_equal(made.scores, planned(Strategy.FOLLOW, candidates).scores)
 
 
-def test_rekindle_takes_what_was_brought_for_it_first() -> None:
-    brought = item("brought", ("fading", 1.0), source=Source.REKINDLE)
-    candidates = [*about("fading"), brought]
-    assert planned(Strategy.REKINDLE, candidates).reserved == [1]
+def test_what_was_brought_to_win_back_has_a_place_kept_or_none() -> None:
+    brought = [item(f"brought-{n}", ("fading", 1.0), source=Source.REKINDLE) for n in range(2)]
+    candidates = [*brought, *about("alive", "fading")]
+    made = planned(Strategy.REKINDLE, candidates)
+    assert made.reserved == [0]
+    assert made.scores[:2].tolist() == [-1.0, -1.0]
+    assert (made.scores[2:] > 0).all()
+    # Shown often enough today, it has none at all.
+    often = planned(Strategy.REKINDLE, candidates, shown_today=Counter({"fading": 3}))
+    assert often.reserved == []
+    assert best(often, candidates)[0] == "alive"
 
 
 @pytest.mark.parametrize(("shown", "reserved"), [(2, [0, 1]), (3, [1]), (99, [1])])
