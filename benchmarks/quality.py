@@ -42,7 +42,7 @@ from server.inference.embedded import EmbeddedTriton
 from server.recommend.strategies import StrategyConfig
 from tests.harness.gateway import GatewayProcess
 from tests.harness.triton import embedded_config
-from trainer.data.load import load_log
+from trainer.data.load import DataConfig, load_log
 from trainer.data.log import EventLog
 from trainer.data.simulate import write_csv
 from trainer.evaluation.of_run import Question, held_out_for, refuse_trained
@@ -250,7 +250,7 @@ def _capped(ranks: np.ndarray) -> np.ndarray:
 
 def retention(options: argparse.Namespace, folder: Path, reporter: Reporter) -> dict[str, Any]:
     """FOLLOW by shares of forgetting, before each of users' last events."""
-    whole = load_log(options.data)[0].engagements()
+    whole = load_log(options.data, DataConfig())[0].engagements()
     long = np.flatnonzero(np.diff(whole.offsets) >= LONG)
     held = whole.offsets[long + 1][:, None] + np.arange(-HELD, 0)
     known = whole.without(held.ravel())

@@ -1,7 +1,7 @@
 """What the gateway costs: RecommendItems beside the same model calls made to Triton directly.
 
 Both are asked by the same closed loop of concurrent callers, in turn, round after round, in one
-run. A direct caller sends Triton a user's encoded history for retrieval and 128 candidates for
+run. A direct caller sends Triton a user's encoded history for retrieval and 200 candidates for
 ranking, one user a call, and does none of what the gateway does besides: state, filters,
 features, re-ranking, reasons.
 """
@@ -33,7 +33,7 @@ from ebbing.v1 import recommendation_service_pb2 as pb
 from ebbing.v1 import recommendation_service_pb2_grpc
 from server.inference.triton import TritonClient
 
-CANDIDATES = 128
+CANDIDATES = 200
 Call = Callable[[str], Awaitable[Any]]
 
 

@@ -184,7 +184,7 @@ class Settings(BaseSettings):
     """The articles' α in p(i|u,t) = softmax(−α F)."""
     forgetting_share: float = Field(0.7, ge=0, le=1)
     """How much of a FOLLOW score hangs on retention; 0 ranks by relevance alone."""
-    candidates: int = Field(128, ge=1, le=512)
+    candidates: int = Field(200, ge=1, le=512)
     """Candidates ranked for a slate."""
     explore_share: float = Field(0.9, ge=0, le=1)
     """How much of an EXPLORE score hangs on what the user has not engaged yet."""

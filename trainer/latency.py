@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ebbing.history import TensorSpec
 
-CANDIDATES = 128
+CANDIDATES = 200
 """What a gateway has ranked for a slate unless it is told otherwise."""
 WARM_UP_CALLS = 3
 """Calls that are not counted: the first ones of a shape compile it."""

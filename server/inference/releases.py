@@ -32,7 +32,7 @@ __all__ = ["CANDIDATE_BUCKETS", "LoadedRelease", "Placed", "Releases", "Retrieve
 
 PROBED_TOGETHER = 32
 """Questions about the vocabulary at a time, so that traffic has its turn."""
-CANDIDATE_BUCKETS = (32, 128, 512)
+CANDIDATE_BUCKETS = (32, 200, 512)
 """Candidates are padded to one of these, so that the models meet few shapes, all warmed up."""
 WARM_UP_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 5.0

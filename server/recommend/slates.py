@@ -109,7 +109,7 @@ class RecommenderConfig:
 
     alpha: float = 5.0
     """The articles' α where a request names none."""
-    candidates: int = 128
+    candidates: int = 200
     """Candidates ranked for a slate."""
     diversity: float = 0.0
     """How much unlikeness counts where a request does not say, 0 … 1."""

@@ -320,7 +320,7 @@ async def test_retrieval_asks_the_pinned_version(live: LoadedRelease, triton: Fa
     assert list(triton.asked) == [("retrieval", 3, ((1, HISTORY_LENGTH),) * 3)]
 
 
-@pytest.mark.parametrize("count", [1, 31, 32, 33, 128, 129, 512])
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 200, 201, 512])
 async def test_candidates_are_padded_to_a_warm_shape_and_cut_again(
     live: LoadedRelease, triton: FakeTriton, count: int
 ) -> None:
