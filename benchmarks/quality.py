@@ -34,10 +34,10 @@ import numpy as np
 
 from benchmarks.record import circumstances, keep
 from ebbing.client import Client, catalog_item, user_event
-from ebbing.client._messages import to_timestamp
 from ebbing.events import EventType
 from ebbing.progress import Reporter
 from ebbing.v1 import recommendation_service_pb2 as pb
+from ebbing.v1.user_event_pb2 import UserEvent
 from server.inference.embedded import EmbeddedTriton
 from server.recommend.strategies import StrategyConfig
 from tests.harness.gateway import GatewayProcess
@@ -83,19 +83,9 @@ class Gateways:
         self._writer.write_items([catalog_item(item, dict(about)) for item, about in pairs])
 
     def write_events(self, rows: np.ndarray) -> None:
-        """Events of the log by number, in time order; ids keep the order among equal times."""
-        log = self._log
-        ordered = rows[np.argsort(log.times[rows], kind="stable")]
-        answer = self._writer.write_events(
-            user_event(
-                log.user_ids[log.users[row]],
-                EventType(int(log.types[row])),
-                float(log.times[row]),
-                item_id=log.item_ids[log.items[row]],
-                event_id=f"log-{row:09d}",
-            )
-            for row in ordered.tolist()
-        )
+        """Events of the log by number, in time order."""
+        ordered = rows[np.argsort(self._log.times[rows], kind="stable")]
+        answer = self._writer.write_events(map(self._event, ordered.tolist()))
         assert answer.accepted_count == len(rows), answer
 
     def ranks(self, name: str, rows: np.ndarray, repeats: bool) -> np.ndarray:
@@ -104,26 +94,36 @@ class Gateways:
         Raises:
             RuntimeError: a slate failed or was made without models.
         """
-        log = self._log
+        wanted = [self._event(row) for row in rows.tolist()]
         requests = (
             pb.RecommendItemsRequest(
-                user_id=log.user_ids[log.users[row]],
-                at=to_timestamp(float(log.times[row])),
+                user_id=event.user_id,
+                at=event.event_time,
                 page_size=CUTOFF,
                 strategy=pb.STRATEGY_FOLLOW,
                 include_seen=repeats,
             )
-            for row in rows.tolist()
+            for event in wanted
         )
         places = []
         results = self._clients[name].stream_recommendations(requests)
-        for row, result in zip(rows.tolist(), results, strict=True):
+        for event, result in zip(wanted, results, strict=True):
             if result.HasField("failure") or result.slate.degraded:
                 raise RuntimeError(f"no slate of the models: {result}")
             ids = [item.item_id for item in result.slate.items]
-            wanted = log.item_ids[log.items[row]]
-            places.append(ids.index(wanted) + 1 if wanted in ids else MISSED)
+            places.append(ids.index(event.item_id) + 1 if event.item_id in ids else MISSED)
         return np.array(places, np.int64)
+
+    def _event(self, row: int) -> UserEvent:
+        """An event of the log; ids keep the order among equal times."""
+        log = self._log
+        return user_event(
+            log.user_ids[log.users[row]],
+            EventType(int(log.types[row])),
+            float(log.times[row]),
+            item_id=log.item_ids[log.items[row]],
+            event_id=f"log-{row:09d}",
+        )
 
     @property
     def _writer(self) -> Client:

@@ -185,7 +185,7 @@ class Settings(BaseSettings):
     forgetting_share: float = Field(0.7, ge=0, le=1)
     """How much of a FOLLOW score hangs on retention; 0 ranks by relevance alone."""
     candidates: int = Field(200, ge=1, le=512)
-    """Candidates ranked for a slate."""
+    """Candidates ranked for a slate; 200 is all that retrieval offers."""
     explore_share: float = Field(0.9, ge=0, le=1)
     """How much of an EXPLORE score hangs on what the user has not engaged yet."""
     rekindle_share: float = Field(0.3, gt=0, le=1)
