@@ -473,8 +473,8 @@ def main() -> None:
                 label = f"{world}, {name}"
                 varied = not lately and name == "fitted"
                 told[label] = measured(everything, parameters, f"seed {seed}, {label}", varied)
+        keep(result, options.out)
     print(result)
-    keep(result, options.out)
 
 
 if __name__ == "__main__":
