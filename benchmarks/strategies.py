@@ -41,7 +41,7 @@ from ebbing.interest.rhythm import DAY_S
 from ebbing.interest.states import InterestState
 from ebbing.progress import Reporter
 from server.catalog import Catalog
-from server.inference.releases import Retrieved
+from server.inference.loaded import Retrieved
 from server.metrics import Metrics
 from server.recommend.candidates import Source
 from server.recommend.diversity import intra_list_diversity, similarity

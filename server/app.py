@@ -45,7 +45,8 @@ from server.assessing import ReleaseAssess
 from server.catalog import Catalog
 from server.failpoints import Failpoint, arm
 from server.inference.errors import TritonUnavailable
-from server.inference.releases import LoadedRelease, Releases
+from server.inference.loaded import LoadedRelease
+from server.inference.releases import Releases
 from server.inference.triton import TritonClient
 from server.ingest import Ingest
 from server.metrics import BatchMetrics, Metrics

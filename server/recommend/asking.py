@@ -19,7 +19,7 @@ from server.inference.errors import (
     InferenceError,
     InferenceFailed,
 )
-from server.inference.releases import LoadedRelease
+from server.inference.loaded import LoadedRelease
 from server.metrics import Metrics
 from server.recommend.candidates import Candidate, retrieved
 from server.recommend.interests import InterestContext

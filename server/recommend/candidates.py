@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
-from server.inference.releases import Retrieved
+from server.inference.loaded import Retrieved
 from server.state.store import ItemRecord
 
 __all__ = ["Candidate", "Source", "given", "known", "retrieved"]

@@ -19,7 +19,7 @@ from ebbing.items import encode_items
 from ebbing.v1 import catalog_service_pb2 as pb
 from server.errors import EbbingError
 from server.inference.errors import InferenceError
-from server.inference.releases import LoadedRelease
+from server.inference.loaded import LoadedRelease
 from server.metrics import Metrics
 from server.recommend.candidates import Candidate, Source
 from server.state.store import ItemRecord, Store

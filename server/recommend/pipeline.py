@@ -22,7 +22,7 @@ from ebbing.interest.trace import TraceTable
 from server.catalog import Catalog
 from server.errors import ModelsUnavailable, UserNotFound
 from server.inference.errors import InferenceError, TritonUnavailable
-from server.inference.releases import LoadedRelease
+from server.inference.loaded import LoadedRelease
 from server.metrics import Metrics
 from server.recommend.asking import Answer, Fresh, Models
 from server.recommend.background import Background

@@ -23,7 +23,8 @@ from server.errors import (
     StoreUnavailable,
 )
 from server.inference.errors import InferenceError, TritonUnavailable
-from server.inference.releases import LoadedRelease, Releases
+from server.inference.loaded import LoadedRelease
+from server.inference.releases import Releases
 from server.metrics import Metrics
 from server.rollout.guardrails import Guardrails, Observation
 from server.rollout.plan import Plan, Role, Trial

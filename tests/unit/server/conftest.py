@@ -15,7 +15,7 @@ from ebbing.history import LAYOUT_DIGEST
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.manifest import Manifest, ModelFiles
 from server.inference.batcher import InferencePort, MicroBatcher
-from server.inference.releases import LoadedRelease
+from server.inference.loaded import LoadedRelease
 from server.metrics import Metrics
 from server.state.sqlite import SqliteStore
 from tests.harness.state import records

@@ -27,7 +27,8 @@ from server.inference.errors import (
     ModelLoadError,
     TritonUnavailable,
 )
-from server.inference.releases import CANDIDATE_BUCKETS, LoadedRelease, Releases
+from server.inference.loaded import CANDIDATE_BUCKETS, LoadedRelease
+from server.inference.releases import Releases
 from tests.harness.archive import write_archive
 from tests.unit.server.inference.fake_triton import MODELS, FakeTriton, declare, publish
 

@@ -12,7 +12,7 @@ from ebbing.features import CANDIDATE_FEATURES
 from ebbing.history import EncodedHistory, item_key
 from ebbing.interest.forgetting import ForgettingParameters
 from server.errors import ReleaseNotFound
-from server.inference.releases import Retrieved
+from server.inference.loaded import Retrieved
 from server.recommend.candidates import Candidate, Source
 from server.recommend.pipeline import Recommender
 from server.recommend.slates import ScoreRequest, Slate, SlateRequest

@@ -12,7 +12,7 @@ from ebbing.history import item_key
 from ebbing.items import EncodedItems
 from ebbing.v1 import catalog_service_pb2 as pb
 from server.inference.errors import TritonUnavailable
-from server.inference.releases import Placed
+from server.inference.loaded import Placed
 from server.metrics import Metrics
 from server.recommend.candidates import Source
 from server.recommend.fresh import FreshItems
