@@ -43,6 +43,7 @@ from ebbing.progress import Reporter
 from server.catalog import Catalog
 from server.inference.loaded import Retrieved
 from server.metrics import Metrics
+from server.recommend.about import main_interest
 from server.recommend.candidates import Source
 from server.recommend.diversity import intra_list_diversity, similarity
 from server.recommend.pipeline import Recommender
@@ -52,7 +53,7 @@ from server.recommend.shelves import Shelves
 from server.recommend.slates import RecommenderConfig, Slate, SlateRequest
 from server.recommend.social import Social
 from server.recommend.sources import Sources
-from server.recommend.strategies import Strategy, StrategyConfig, main_interest
+from server.recommend.strategies import Strategy, StrategyConfig
 from server.state.sqlite import SqliteStore
 from server.state.store import Interaction, Interests, ItemRecord
 from server.users import Users

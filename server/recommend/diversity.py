@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from server.recommend.about import levels, main_interest
 from server.state.store import Interests
 
 __all__ = ["capped", "intra_list_diversity", "similarity", "spread"]
@@ -25,10 +26,10 @@ def similarity(interests: Sequence[Interests]) -> Floats:
     entries: list[tuple[int, int, float]] = []
     for row, pairs in enumerate(interests):
         for path, share in pairs:
-            parts = path.split("/")
-            for depth in range(1, len(parts) + 1):
-                column = columns.setdefault("/".join(parts[:depth]), len(columns))
-                entries.append((row, column, share / len(parts)))
+            above = levels(path)
+            for level in above:
+                column = columns.setdefault(level, len(columns))
+                entries.append((row, column, share / len(above)))
     shares = np.zeros((len(interests), max(len(columns), 1)))
     for row, column, share in entries:
         shares[row, column] += share
@@ -81,7 +82,7 @@ def capped(interests: Sequence[Interests], most: int, order: Sequence[int]) -> l
     within: list[int] = []
     over: list[int] = []
     for i in order:
-        _, main = max(((share, path) for path, share in interests[i]), default=(0.0, ""))
+        main = main_interest(interests[i])
         seen[main] += bool(main)
         (over if seen[main] > most else within).append(i)
     return within + over

@@ -24,6 +24,7 @@ from server.errors import ModelsUnavailable, UserNotFound
 from server.inference.errors import InferenceError, TritonUnavailable
 from server.inference.loaded import LoadedRelease
 from server.metrics import Metrics
+from server.recommend.about import main_interest
 from server.recommend.asking import Answer, Fresh, Models
 from server.recommend.background import Background
 from server.recommend.because import because
@@ -42,7 +43,7 @@ from server.recommend.slates import (
     SlateRequest,
 )
 from server.recommend.sources import Sources
-from server.recommend.strategies import Plan, Strategy, main_interest, plan
+from server.recommend.strategies import Plan, Strategy, plan
 from server.rollout.guardrails import Observation
 from server.state.store import ItemRecord, Store
 from server.users import Users, UserView

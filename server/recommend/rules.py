@@ -22,6 +22,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+from server.recommend.about import topics
 from server.recommend.candidates import Candidate
 from server.recommend.filters import REMEMBERED_ITEMS, attributes_of
 from server.state.store import ItemRecord
@@ -199,14 +200,8 @@ def names_of(candidate: Candidate, context: Mapping[str, str]) -> dict[str, Valu
 
 @lru_cache(REMEMBERED_ITEMS)
 def _values(item: ItemRecord) -> Mapping[str, Value]:
-    paths = {
-        "/".join(parts[: depth + 1])
-        for path, _ in item.interests
-        for parts in [path.split("/")]
-        for depth in range(len(parts))
-    }
     values = {name: _value(text) for name, text in attributes_of(item).items()}
-    return {**values, "item_id": item.item_id, "interests": tuple(sorted(paths))}
+    return {**values, "item_id": item.item_id, "interests": tuple(sorted(topics(item.interests)))}
 
 
 def _value(text: str) -> Value:

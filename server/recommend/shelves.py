@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from server.catalog import Catalog
+from server.recommend.about import topics
 from server.state.store import ItemRecord, Store
 
 __all__ = ["Shelves"]
@@ -78,13 +79,7 @@ def _by_interest(
     """Keys of items on the shelf of each of their interests, in order."""
     filled = {} if shelves is None else shelves
     for item in items:
-        paths = {
-            "/".join(parts[: depth + 1])
-            for path, _ in item.interests
-            for parts in [path.split("/")]
-            for depth in range(len(parts))
-        }
-        for path in paths:
+        for path in topics(item.interests):
             shelf = filled.setdefault(path, [])
             if len(shelf) < PER_SHELF:
                 shelf.append(item.item_key)

@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from server.recommend.about import main_interest
 from server.recommend.candidates import Candidate, Source
 from server.recommend.interests import InterestContext
 from server.recommend.pacing import Pace
-from server.state.store import Interests
 
-__all__ = ["Plan", "Strategy", "StrategyConfig", "main_interest", "plan"]
+__all__ = ["Plan", "Strategy", "StrategyConfig", "plan"]
 
 Floats = NDArray[np.float64]
 
@@ -59,11 +59,6 @@ class Plan(NamedTuple):
     """The user's interests, what the strategy cares for most first."""
     reserved: list[int]
     """Candidates that are given a place whatever their score, in order."""
-
-
-def main_interest(interests: Interests) -> str:
-    """The interest with the greatest share of an item; empty if nothing is known of it."""
-    return max(((share, path) for path, share in interests), default=(0.0, ""))[1]
 
 
 def plan(

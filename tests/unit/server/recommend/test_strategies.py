@@ -11,10 +11,11 @@ from ebbing.history import item_key
 from ebbing.interest.forgetting import ForgettingParameters
 from ebbing.interest.states import InterestState
 from ebbing.interest.trace import TraceTable
+from server.recommend.about import main_interest
 from server.recommend.candidates import Candidate, Source
 from server.recommend.interests import InterestContext
 from server.recommend.pacing import Pace
-from server.recommend.strategies import Plan, Strategy, StrategyConfig, main_interest, plan
+from server.recommend.strategies import Plan, Strategy, StrategyConfig, plan
 from server.state.store import ItemRecord
 
 DAY_S = 86400.0
@@ -153,8 +154,3 @@ def test_of_no_candidates_and_of_nobody(strategy: Strategy) -> None:
     made = plan(strategy, about("alive"), np.ones(1), nobody, CONFIG, 10)
     assert made.priority == []
     assert len(made.scores) == 1
-
-
-def test_the_main_interest_is_the_greatest_share() -> None:
-    assert main_interest((("a", 0.2), ("b", 0.5), ("c", 0.3))) == "b"
-    assert main_interest(()) == ""
