@@ -32,6 +32,7 @@ REMEDIES = {
     "seed": f"resume with its --seed, {ANEW}",
     "log": f"resume with the log it was started on, {ANEW}",
     "workers": f"resume with as many processes, {ANEW}",
+    "start": f"resume with the same --from, {ANEW}",
 }
 """What a training is told apart by, and what to do where it differs."""
 
@@ -94,7 +95,9 @@ class Checkpoints:
         return state
 
 
-def identity(log: EventLog, config: Any, seed: int, workers: int) -> dict[str, str]:
+def identity(
+    log: EventLog, config: Any, seed: int, workers: int, start: str = ""
+) -> dict[str, str]:
     """What a training is: the same identity ends in the same model.
 
     Args:
@@ -102,6 +105,7 @@ def identity(log: EventLog, config: Any, seed: int, workers: int) -> dict[str, s
         config: the frozen dataclass that says how.
         seed: where its random numbers start.
         workers: how many processes share it.
+        start: digest of the model it goes on from, if from one.
     """
     return {
         "code": code_version(),
@@ -109,6 +113,7 @@ def identity(log: EventLog, config: Any, seed: int, workers: int) -> dict[str, s
         "seed": str(seed),
         "log": _log_digest(log),
         "workers": str(workers),
+        "start": start[:12] or "nothing",
     }
 
 

@@ -102,6 +102,15 @@ def train(
             "ends as it would have.",
         ),
     ] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Go on from an earlier run's retrieval model, of the same recipe, with a log that "
+            "has newer events; its catalogue may have grown.",
+        ),
+    ] = None,
     precision: Annotated[
         str,
         typer.Option(
@@ -133,6 +142,8 @@ def train(
 
         ebbing train --data data/shop --out runs/quick --budget-seconds 120
 
+        ebbing train --data data/shop-june --out runs/june --from runs/may
+
         ebbing train --data data/shop --out runs/shop --recipe sequence_xl --processes 8
 
         torchrun --nproc-per-node 8 -m ebbing train --data data/shop --out runs/shop
@@ -157,6 +168,7 @@ def train(
         from trainer.place import TrainingError
         from trainer.precision import TOLERANCES
         from trainer.recipes import RECIPES
+        from trainer.runs import RunError
         from trainer.together import train_here, train_with
         from trainer.train import TrainingRun, train_run
 
@@ -181,6 +193,7 @@ def train(
         device,
         resume,
         precision,
+        start,
     )
     try:
         if declared(os.environ):
@@ -191,7 +204,9 @@ def train(
             result = train_run(run, reporter)
     except EvaluationError as error:
         raise CommandError(f"{data}: {error}") from error
-    except (LogError, FittingError, TrainingError, ExportError, WorkerError, OSError) as error:
+    except (
+        *(LogError, FittingError, TrainingError, ExportError, RunError, WorkerError, OSError),
+    ) as error:
         raise CommandError(str(error)) from error
     if not result:
         return

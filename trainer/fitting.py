@@ -138,6 +138,12 @@ class Fitting:
         if self.best["model"] is not None:
             self.model.load_state_dict(self.best["model"])
 
+    def count_the_start(self) -> None:
+        """Have the model as it is before training count as the best so far: it was trained once."""
+        ndcg = self.held.measure(self.model, self.place.device).ndcg_at_10
+        if not math.isnan(ndcg):
+            self.best = {"epoch": 0, "ndcg": ndcg, "model": copy.deepcopy(self.model.state_dict())}
+
     def state(self) -> State:
         """All that going on needs, as a checkpoint takes it."""
         return {

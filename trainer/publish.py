@@ -43,7 +43,7 @@ Rename = Callable[[Path, Path], object]
 
 PROVENANCE = (
     *("recipe", "recipe_config", "seed", "code_version", "window", "counts", "data"),
-    *("protocol", "held_out", "tests_digest", "stopped_by_budget"),
+    *("protocol", "held_out", "tests_digest", "stopped_by_budget", "started_from"),
 )
 """What a manifest keeps of run.json, where it is there."""
 

@@ -159,3 +159,10 @@ def _files(folder: Path, run: Mapping[str, Any]) -> Iterator[str]:
         f"{run['parity']['tolerance']:.0g}); code {run['code_version']}, input layout "
         f"`{run['layout_digest'][:16]}`."
     )
+    if start := run["started_from"]:
+        yield ""
+        yield (
+            f"Training of the retrieval model went on from the run `{start['run']}` (recipe "
+            f"{start['recipe']}, code {start['code_version']}, events up to "
+            f"{start['window']['last']}; its weights `{start['weights'][:16]}`)."
+        )

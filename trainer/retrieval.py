@@ -35,6 +35,7 @@ from trainer.place import (
 from trainer.reproducible import reproducible
 from trainer.simple_retrieval import SimpleConfig, fit_simple
 from trainer.validation import Held, validation_split
+from trainer.warm_start import Earlier, Weights, carry_over
 from trainer.workers import Alone, Workers
 
 __all__ = ["EpochFigures", "RetrievalConfig", "RetrievalResult", "TrainingError", "train_retrieval"]
@@ -99,6 +100,8 @@ class RetrievalResult:
     """The epoch whose model was kept, and its validation NDCG at 10."""
     events_per_second: float
     """Events trained on in a second, validation and checkpoints included."""
+    weights: Weights | None = None
+    """What another training can go on from, if one can."""
     untrained: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """Numbers of the log's events that were kept out to tell when to stop."""
 
@@ -128,12 +131,22 @@ def train_retrieval(
     reporter: Reporter,
     budget_s: float | None = None,
     around: Surroundings | None = None,
+    earlier: Earlier | None = None,
 ) -> RetrievalResult:
     """Train on a log; the same seed gives the same model on CPU, unless the budget cuts it short.
 
+    Args:
+        log: what is trained on.
+        config: how.
+        seed: where random numbers start.
+        reporter: where progress is shown.
+        budget_s: seconds it may take.
+        around: what changes nothing in what it ends in.
+        earlier: a run whose model it goes on from.
+
     Raises:
-        TrainingError: the loss diverges, the memory does not suffice, or the checkpoint to resume
-            from is of another training.
+        TrainingError: the loss diverges, the memory does not suffice, the checkpoint to resume
+            from is of another training, or the earlier run's model of another shape.
     """
     if isinstance(config, RetrievalConfig):
         around = around or Surroundings()
@@ -141,7 +154,9 @@ def train_retrieval(
         # Processes that drew the same numbers would start with the same rows and drop the same.
         own_seed = seed + 1_000_003 * around.workers.rank
         with reproducible(own_seed, exact=not place.is_cuda), memory_named():
-            return _train(log, config, seed, reporter, budget_s, around, place)
+            return _train(log, config, seed, reporter, budget_s, around, place, earlier)
+    if earlier:
+        raise TrainingError("this recipe counts and has nothing to go on from: leave out --from")
     vocabulary, row_of, item_of = item_rows(log)
     with reporter.stage("retrieval model", 1, "counts") as stage:
         model = fit_simple(log, config, vocabulary, row_of, item_of)
@@ -157,11 +172,15 @@ def _train(
     budget_s: float | None,
     around: Surroundings,
     place: Place,
+    earlier: Earlier | None,
 ) -> RetrievalResult:
     vocabulary, row_of, item_of = item_rows(log)
     size = vocabulary.size()
     fitted, validation = validation_split(
-        log, config.validation_users, np.random.default_rng([seed])
+        log,
+        config.validation_users,
+        np.random.default_rng([seed]),
+        earlier.trained.knows(log) if earlier else None,
     )
     sequences = Sequences(fitted, row_of[fitted.items])
     if config.by_rows:
@@ -172,6 +191,14 @@ def _train(
         objective = _whole(config, interests, sequences)
         scored = objective.loss.n or size
     model = objective.model
+    if earlier:
+        if config.by_rows:
+            raise TrainingError("this recipe trains by rows, from nothing alone: leave out --from")
+        both = carry_over(earlier, model, vocabulary, config.model)
+        reporter.say(
+            f"retrieval model: goes on from {earlier.folder}, which knows {both:,} of "
+            f"{size - FIRST_ITEM_ROW:,} items"
+        )
     check_memory(model, _activations(config, scored), place, around.free_memory())
     fitting = Fitting(
         objective.to(place.device),
@@ -185,7 +212,14 @@ def _train(
     checkpoints = None
     if around.checkpoint:
         checkpoints = Checkpoints(
-            around.checkpoint, identity(log, config, seed, around.workers.count)
+            around.checkpoint,
+            identity(
+                log,
+                config,
+                seed,
+                around.workers.count,
+                earlier.declared["weights"] if earlier else "",
+            ),
         )
         if not around.resume:
             if around.workers.rank == 0:
@@ -196,6 +230,8 @@ def _train(
                 f"retrieval model: goes on after step {fitting.progress.step:,}, in epoch "
                 f"{fitting.progress.epoch + 1}"
             )
+    if earlier and not fitting.progress.step:
+        fitting.count_the_start()
     left = max(config.epochs * len(sequences) - fitting.progress.trained, 0)
     with reporter.stage("retrieval model", max(left, 1), "events") as stage:
         try:
@@ -210,14 +246,16 @@ def _train(
             kept = f"; the last good state is kept in {around.checkpoint}" if checkpoints else ""
             raise TrainingError(f"{error}{kept}") from error
     progress = fitting.progress
+    model = model.cpu().eval()
     return RetrievalResult(
-        RetrievalModel(vocabulary, model.cpu().eval()).eval(),
+        RetrievalModel(vocabulary, model).eval(),
         vocabulary,
         item_of,
         tuple(fitting.curves),
         progress.out_of_time,
         {"epoch": fitting.best["epoch"], "validation_ndcg_at_10": fitting.best["ndcg"]},
         progress.trained / max(progress.spent_s, 1e-9),
+        None if config.by_rows else Weights.of(model, vocabulary, config.model),
         log.offsets[validation + 1] - 1,
     )
 

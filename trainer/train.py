@@ -28,7 +28,7 @@ from trainer.evaluation.ranking import EvaluationConfig, evaluate_ranking
 from trainer.export import Exporter, TorchScriptExporter, item_samples, parity_samples
 from trainer.forgetting import STEPS, FittedForgetting, fit_forgetting
 from trainer.item_encoding import train_item_encoder
-from trainer.place import DeviceName, peak_memory_bytes
+from trainer.place import DeviceName, TrainingError, peak_memory_bytes
 from trainer.precision import TOLERANCES, Precision
 from trainer.ranking import RankingResult, train_ranking
 from trainer.recipes import Recipe
@@ -37,6 +37,7 @@ from trainer.retrieval import RetrievalResult, Surroundings, train_retrieval
 from trainer.retriever import Retriever
 from trainer.samples import record
 from trainer.trained import Trained
+from trainer.warm_start import WEIGHTS, Earlier
 from trainer.workers import Alone, Workers
 
 MEASURED = EvaluationConfig(reranked=1000, states=2000)
@@ -72,6 +73,8 @@ class TrainingRun:
     """Whether to go on where a killed run of the same log, recipe, seed and code left off."""
     precision: Precision = "fp32"
     """What the exported models compute in; 16 bits are for devices that have them."""
+    start: Path | None = None
+    """Folder of an earlier run whose retrieval model training goes on from; None: from nothing."""
 
 
 def train_run(
@@ -102,6 +105,7 @@ def train_run(
         log = whole.engagements()
         tests = _held_out(log, run)
         train = tests.known
+        earlier = _earlier(run, log, tests)
         stage.advance(1, events=len(log), users=len(log.user_ids), items=len(log.item_ids))
     with reporter.stage("forgetting", STEPS, "steps") as stage:
         version = f"{run.recipe.name} seed {run.seed}"
@@ -117,7 +121,7 @@ def train_run(
             run.device, run.out / CHECKPOINT, run.resume, watch, workers, clock=clock
         )
         retrieval = train_retrieval(
-            train, run.recipe.retrieval, run.seed, reporter, run.budget_s, around
+            train, run.recipe.retrieval, run.seed, reporter, run.budget_s, around, earlier
         )
     ranking = _ranking(train, whole, tests.repeats, run, forgetting, retrieval, reporter)
     encoder = None
@@ -130,7 +134,10 @@ def train_run(
     if encoder:
         models["item_encoder"] = encoder.model
     parity, samples = _export(log, run, models, reporter)
-    Trained.on(train).write(run.out / "trained.npy")
+    if retrieval.weights:
+        retrieval.weights.write(run.out / WEIGHTS)
+    trained = Trained.on(train)
+    (trained.joined(earlier.trained) if earlier else trained).write(run.out / "trained.npy")
     evaluation = evaluate_ranking(
         log, tests, retrieval.model, ranking.model, forgetting.parameters, reporter, MEASURED
     )
@@ -139,6 +146,7 @@ def train_run(
         "recipe_config": asdict(run.recipe),
         "seed": run.seed,
         "code_version": ebbing.__version__,
+        "started_from": dict(earlier.declared) if earlier else None,
         "layout_digest": LAYOUT_DIGEST,
         "window": {
             edge: datetime.fromtimestamp(float(moment), UTC).isoformat()
@@ -178,6 +186,7 @@ def train_run(
                 *(f"{model}/model.pt" for model in models),
                 "forgetting.json",
                 "trained.npy",
+                *((WEIGHTS,) if retrieval.weights else ()),
             )
         },
         "samples": samples,
@@ -195,11 +204,20 @@ def _assist(
     run: TrainingRun, reporter: Reporter, clock: Callable[[], float], workers: Workers
 ) -> dict[str, Any]:
     """The part of a process that is not the first."""
-    train = _held_out(load_log(run.data, run.reading)[0], run).known
+    log = load_log(run.data, run.reading)[0].engagements()
+    tests = _held_out(log, run)
     around = Surroundings(
         run.device, run.out / CHECKPOINT, run.resume, workers=workers, clock=clock
     )
-    train_retrieval(train, run.recipe.retrieval, run.seed, reporter, run.budget_s, around)
+    train_retrieval(
+        tests.known,
+        run.recipe.retrieval,
+        run.seed,
+        reporter,
+        run.budget_s,
+        around,
+        _earlier(run, log, tests),
+    )
     return {}
 
 
@@ -207,6 +225,22 @@ def _held_out(log: EventLog, run: TrainingRun) -> HeldOut:
     if run.until is None:
         return leave_one_out(log)
     return temporal(log, parse_cut(run.until, log))
+
+
+def _earlier(run: TrainingRun, log: EventLog, tests: HeldOut) -> Earlier | None:
+    """The run that training goes on from, which must not have been trained on the tests."""
+    if run.start is None:
+        return None
+    earlier = Earlier.read(run.start)
+    found, of = earlier.trained.among(log, tests.events)
+    if found:
+        last = (earlier.declared["window"] or {}).get("last", "its last event")
+        raise TrainingError(
+            f"{run.start}: was trained on {found:,} of {of:,} tests of {run.data}, so that the "
+            f"figures would tell nothing: go on with a log that has newer events, and --until its "
+            f"end or later ({last})"
+        )
+    return earlier
 
 
 def _ranking(

@@ -50,11 +50,23 @@ class Trained:
             raise ValueError("not the marks of training events")
         return cls(written[:-1], bool(written[-1]))
 
+    def joined(self, other: Trained) -> Trained:
+        """Those of both; a sample where either is one, as far as both tell."""
+        ends = [one.marks[-1] for one in (self, other) if not one.all]
+        marks = np.union1d(self.marks, other.marks)
+        if ends:
+            marks = marks[marks <= min(ends)]
+        return Trained(marks[:MOST_MARKS], not ends and len(marks) <= MOST_MARKS)
+
     def among(self, log: EventLog, events: np.ndarray) -> tuple[int, int]:
         """How many events of a log were trained on, and of how many that is known."""
         marks = marks_of(log)[events]
         told = marks if self.all else marks[marks <= self.marks[-1]]
         return int(np.isin(told, self.marks).sum()), len(told)
+
+    def knows(self, log: EventLog) -> np.ndarray:
+        """(E,) bool: events of a log that were trained on, as far as the marks tell."""
+        return np.isin(marks_of(log), self.marks)
 
 
 def marks_of(log: EventLog) -> np.ndarray:

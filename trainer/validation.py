@@ -29,13 +29,18 @@ class Validation:
 
 
 def validation_split(
-    log: EventLog, n: int, random: np.random.Generator
+    log: EventLog, n: int, random: np.random.Generator, known: np.ndarray | None = None
 ) -> tuple[EventLog, np.ndarray]:
     """The log without the last event of n random users, and the indexes of those users.
 
     At most a tenth of the users who have three events or more: a small log has none to spare.
+
+    Args:
+        known: (E,) bool, events that the model has been trained on: none of them validates it.
     """
     able = np.flatnonzero(np.diff(log.offsets) >= 3)
+    if known is not None:
+        able = able[~known[log.offsets[able + 1] - 1]]
     chosen = np.sort(random.choice(able, size=min(n, len(able) // 10), replace=False))
     return log.without(log.offsets[chosen + 1] - 1), chosen
 

@@ -16,14 +16,20 @@ from tests.harness.release import LOG
 class Callers:
     """Ask in a closed loop until the block ends, each for one user after another."""
 
-    def __init__(self, gateway: GatewayProcess, users: Sequence[str], threads: int = 4) -> None:
-        """Set up for users of the generated log."""
+    def __init__(
+        self,
+        gateway: GatewayProcess,
+        users: Sequence[str],
+        threads: int = 4,
+        pause_s: float = 0.0,
+    ) -> None:
+        """Set up for users of the generated log; each asks again after a pause."""
         self.answered: Counter[int] = Counter()
         """Slates by the release that answered."""
         self.degraded = 0
         self.failures: list[EbbingError] = []
         self.slowest_s = 0.0
-        self._gateway, self._users = gateway, users
+        self._gateway, self._users, self._pause_s = gateway, users, pause_s
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(threads)]
@@ -40,7 +46,7 @@ class Callers:
 
     def _ask(self, number: int) -> None:
         with self._gateway.client() as client:
-            while not self._stop.is_set():
+            while not self._stop.wait(self._pause_s):
                 user = self._users[number % len(self._users)]
                 number += 1
                 began = time.monotonic()

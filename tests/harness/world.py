@@ -24,6 +24,7 @@ class World:
     """What is there while it lasts."""
 
     simulation: Simulation
+    repository: Path
     triton: EmbeddedTriton
     gateway: GatewayProcess
     client: Client
@@ -52,4 +53,6 @@ def world(
     ):
         client.write_items(catalogue(simulation))
         client.write_events(events(simulation))
-        yield World(simulation, triton, gateway, client, range(first, first + releases))
+        yield World(
+            simulation, config.repository, triton, gateway, client, range(first, first + releases)
+        )

@@ -40,6 +40,7 @@ class ItemTable(nn.Module):
             ).coalesce(),
             persistent=False,
         )
+        self.names = tuple(names)
         self.own = nn.Embedding(size, dim)
         self.interest = nn.Embedding(max(len(names), 1), dim)
         nn.init.normal_(self.own.weight, std=0.02)

@@ -60,6 +60,29 @@ def test_a_large_log_keeps_a_sample_that_tells_as_well(monkeypatch: pytest.Monke
     assert of > found
 
 
+@pytest.mark.parametrize("most", [100, 2**20])
+def test_marks_of_two_trainings_tell_of_both(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trained, "MOST_MARKS", most)
+    one, two = make(), make(seed=2)
+    held = one.last_events()
+    both = Trained.on(one.without(held)).joined(Trained.on(two))
+    assert len(both.marks) <= most
+    found, of = both.among(one, held)
+    assert found == 0
+    assert of
+    for log, rows in ((one, held - 1), (two, np.arange(len(two)))):
+        found, of = both.among(log, rows)
+        assert found == of > 0
+
+
+def test_it_knows_each_event_it_was_trained_on() -> None:
+    log = make()
+    held = log.last_events()
+    known = Trained.on(log.without(held)).knows(log)
+    assert not known[held].any()
+    assert known.sum() == len(log) - len(held)
+
+
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "trained.npy"
     on = Trained.on(make())

@@ -43,6 +43,17 @@ def test_the_split_takes_last_events_of_users_who_can_spare_them() -> None:
     assert len(validation_split(log, 2, np.random.default_rng(0))[1]) == 2
 
 
+def test_what_was_trained_on_before_is_not_split_off() -> None:
+    log = log_of([[0, 1, 2]] * 30, 5)
+    known = np.zeros(len(log), bool)
+    known[log.last_events()[10:]] = True
+    _, chosen = validation_split(log, 100, np.random.default_rng(0), known)
+    assert len(chosen) == 1
+    assert chosen.max() < 10
+    known[:] = True
+    assert not len(validation_split(log, 100, np.random.default_rng(0), known)[1])
+
+
 def test_places_count_what_the_user_does_not_have() -> None:
     # Items 0 and 1 stand before 2, but one of them is in the history: 2 is second.
     log = log_of([[1, 5, 2]], 40)
