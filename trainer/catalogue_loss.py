@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.models.sequence import SequenceModel
-from trainer.models.vocabulary import FIRST_ITEM_ROW, OOV_ROW
+from trainer.models.vocabulary import FIRST_ITEM_ROW, OOV_ROW, PADDING_ROW
 
 AT_ONCE = {"cpu": 524_288, "cuda": 33_554_432}
 """Scores that exist at a time: 2 MB stay in a core's cache, 128 MB keep a GPU busy."""
@@ -37,30 +37,42 @@ class CatalogueSoftmax(nn.Module):
         expected = np.log(share * max(self.n, 1))
         self.register_buffer("log_expected", torch.from_numpy(expected).float())
 
-    def forward(self, model: SequenceModel, table: Tensor, user: Tensor, target: Tensor) -> Tensor:
+    def draw(self) -> Tensor:
+        """Rows (S,) that targets are told from, with repeats; those of all items if all count."""
+        if self.n == 0:
+            items, device = len(self.cumulative), self.cumulative.device
+            return torch.arange(items, device=device) + FIRST_ITEM_ROW
+        chance = torch.rand(self.n, dtype=torch.float64, device=self.cumulative.device)
+        drawn = torch.searchsorted(self.cumulative, chance)
+        return drawn.clamp(max=len(self.cumulative) - 1) + FIRST_ITEM_ROW
+
+    def forward(
+        self,
+        user_ND: Tensor,
+        wanted_ND: Tensor,
+        others_SD: Tensor,
+        popularity_V: Tensor,
+        target_N: Tensor,
+        drawn_S: Tensor,
+    ) -> Tensor:
         """Losses (N,) of N positions, to be summed or averaged; see `told_apart`.
 
         Args:
-            model: for the popularity it adds to scores.
-            table: item vectors (V, D).
-            user: user vectors (N, D).
-            target: rows (N,).
+            user_ND: user vectors.
+            wanted_ND: vectors of the targets.
+            others_SD: vectors of what was drawn.
+            popularity_V: what each row's popularity adds to its scores.
+            target_N: rows of the targets.
+            drawn_S: what was drawn, by `draw`.
         """
-        # index_select and embedding rather than indexing, whose gradient is slow on CPUs.
-        popularity = model.popularity[:, None]
-        own = (user * nn.functional.embedding(target, table)).sum(dim=1)
-        own = own + nn.functional.embedding(target, popularity).squeeze(1)
-        if self.n == 0:
-            rows = torch.arange(FIRST_ITEM_ROW, len(table), device=user.device)
-            vectors, bias = table[FIRST_ITEM_ROW:], model.popularity[FIRST_ITEM_ROW:]
-        else:
-            chance = torch.rand(self.n, dtype=torch.float64, device=user.device)
-            drawn = torch.searchsorted(self.cumulative, chance)
-            drawn = drawn.clamp(max=len(self.cumulative) - 1)
-            rows = drawn + FIRST_ITEM_ROW
-            vectors = table.index_select(0, rows)
-            bias = popularity.index_select(0, rows).squeeze(1) - self.log_expected[drawn]
-        return told_apart(user, own, vectors, bias, rows, target)
+        # Embedding and index_select rather than indexing, whose gradient is slow on CPUs.
+        popularity = popularity_V[:, None]
+        own = (user_ND * wanted_ND).sum(dim=1)
+        own = own + nn.functional.embedding(target_N, popularity).squeeze(1)
+        bias = popularity.index_select(0, drawn_S).squeeze(1)
+        if self.n:
+            bias = bias - self.log_expected[drawn_S - FIRST_ITEM_ROW]
+        return told_apart(user_ND, own, others_SD, bias, drawn_S, target_N)
 
 
 class _ToldApart(torch.autograd.Function):
@@ -85,10 +97,17 @@ class _ToldApart(torch.autograd.Function):
         rows, target = rows_S.int(), target_N.int()
         losses = torch.empty_like(own_N)
         size = max(AT_ONCE[user_ND.device.type] // len(rows), 16)
+        # Getting room from the system costs a CPU more than the product that is put there.
+        room = own_N.new_empty(min(size, len(target)), len(rows))
+        same = torch.empty_like(room, dtype=torch.bool)
         for start in range(0, len(target), size):
-            part = slice(start, start + size)
-            scores = torch.addmm(bias_S, user_ND[part], vectors_SD.T).to(own_N.dtype)
-            scores.masked_fill_(rows == target[part, None], -torch.inf)
+            part = slice(start, min(start + size, len(target)))
+            scores, taken = room[: part.stop - start], same[: part.stop - start]
+            if user_ND.is_cuda:  # in less precision, where that is asked for
+                scores = torch.addmm(bias_S, user_ND[part], vectors_SD.T).to(own_N.dtype)
+            else:
+                torch.addmm(bias_S, user_ND[part], vectors_SD.T, out=scores)
+            scores.masked_fill_(torch.eq(rows, target[part, None], out=taken), -torch.inf)
             most = scores.amax(dim=1, keepdim=True).clamp(min=-1e30)
             weights = scores.sub_(most).exp_()
             mass = weights.sum(dim=1).clamp(min=1e-30)
@@ -147,14 +166,25 @@ class Objective(nn.Module):
 
     def forward(self, rows: Tensor, types: Tensor, times: Tensor, targets: Tensor) -> Tensor:
         """Losses (N,) of the N events of a batch; see `SequenceBatch` for the shapes."""
-        hidden = (torch.rand(rows.shape, device=rows.device) < self.oov_share) & (
-            rows >= FIRST_ITEM_ROW
-        )
-        # A sparse product has no bfloat16 gradient.
-        with torch.autocast(rows.device.type, enabled=False):
-            table = self.model.items()
-        users = self.model(table, rows.masked_fill(hidden, OOV_ROW), types, times)
+        hidden = torch.rand(rows.shape, device=rows.device) < self.oov_share
+        rows = rows.masked_fill(hidden & (rows >= FIRST_ITEM_ROW), OOV_ROW)
         # Rows by number: selecting by mask is several times slower to differentiate.
         where = targets.flatten().nonzero().squeeze(1)
-        users = users.flatten(0, 1).index_select(0, where)
-        return self.loss(self.model, table, users, targets.flatten()[where])
+        target = targets.flatten().index_select(0, where)
+        drawn = self.loss.draw()
+        # The table has the rows used alone: the others would cost most of a step. Padding is first.
+        padding = rows.new_full((1,), PADDING_ROW)
+        used, place = torch.unique(
+            torch.cat([padding, rows.flatten(), target, drawn]), return_inverse=True
+        )
+        _, history, wanted, others = place.split([1, rows.numel(), len(target), len(drawn)])
+        table = self.model.items.lookup(used)
+        users = self.model(table, history.view_as(rows), types, times)
+        return self.loss(
+            users.flatten(0, 1).index_select(0, where),
+            nn.functional.embedding(wanted, table),
+            table.index_select(0, others),
+            self.model.popularity,
+            target,
+            drawn,
+        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,40 +16,59 @@ class ItemTable(nn.Module):
     siblings.
     """
 
+    starts: Tensor
+    counts: Tensor
+    columns: Tensor
     shares: Tensor
 
     def __init__(self, interests: Sequence[Sequence[tuple[str, float]]], dim: int) -> None:
         """`interests`: (path, share) pairs of each item, in the order of the vocabulary's keys."""
         super().__init__()
-        size = len(interests) + FIRST_ITEM_ROW
         names: dict[str, int] = {}
-        entries: list[tuple[int, int, float]] = []
-        for row, pairs in enumerate(interests, FIRST_ITEM_ROW):
+        counts, columns, shares = [0] * FIRST_ITEM_ROW, [], []
+        for pairs in interests:
+            before = len(columns)
             for path, share in pairs:
                 levels = path.split("/")
                 for depth in range(len(levels)):
                     name = "/".join(levels[: depth + 1])
-                    column = names.setdefault(name, len(names))
-                    entries.append((row, column, share / len(levels)))
-        where = torch.tensor([entry[:2] for entry in entries], dtype=torch.int64).reshape(-1, 2).T
-        values = torch.tensor([share for *_, share in entries])
+                    columns.append(names.setdefault(name, len(names)))
+                    shares.append(share / len(levels))
+            counts.append(len(columns) - before)
         # Not part of the state: what is exported holds the finished item vectors.
-        self.register_buffer(
-            "shares",
-            torch.sparse_coo_tensor(
-                where, values, (size, max(len(names), 1)), check_invariants=True
-            ).coalesce(),
-            persistent=False,
-        )
+        for name, told in (
+            ("starts", np.cumsum(counts) - counts),
+            ("counts", np.array(counts, np.int64)),
+            ("columns", np.array(columns, np.int64)),
+            ("shares", np.array(shares, np.float32)),
+        ):
+            self.register_buffer(name, torch.from_numpy(told), persistent=False)
         self.names = tuple(names)
-        self.own = nn.Embedding(size, dim)
+        """Interest of each vector of `interest`."""
+        self.own = nn.Embedding(len(counts), dim)
         self.interest = nn.Embedding(max(len(names), 1), dim)
         nn.init.normal_(self.own.weight, std=0.02)
         nn.init.normal_(self.interest.weight, std=0.02)
 
     def forward(self) -> Tensor:
         """Vectors of all rows, (V, D)."""
-        return self.own.weight + torch.sparse.mm(self.shares, self.interest.weight)
+        return self.lookup(torch.arange(len(self.counts), device=self.counts.device))
+
+    def lookup(self, rows_N: Tensor) -> Tensor:
+        """Vectors of some rows, (N, D); costs what they do, however many there are."""
+        count = self.counts[rows_N]
+        bag = count.cumsum(0) - count
+        # Entries of a row lie side by side: its first, and so many on.
+        first = (self.starts[rows_N] - bag).repeat_interleave(count)
+        entry = first + torch.arange(len(first), device=first.device)
+        of_interests = nn.functional.embedding_bag(
+            self.columns[entry],
+            self.interest.weight,
+            bag,
+            mode="sum",
+            per_sample_weights=self.shares[entry].to(self.interest.weight.dtype),
+        )
+        return nn.functional.embedding(rows_N, self.own.weight) + of_interests
 
 
 def unit_variance(table: Tensor) -> Tensor:

@@ -18,9 +18,14 @@ def test_sampled_softmax_estimates_the_full_one() -> None:
     user, target = torch.randn(64, 16), torch.randint(2, n + 2, (64,))
     with torch.no_grad():
         table = model.items()
+
+        def losses_of(loss: CatalogueSoftmax) -> torch.Tensor:
+            drawn = loss.draw()
+            return loss(user, table[target], table[drawn], model.popularity, target, drawn)
+
         full, sampled = (CatalogueSoftmax(counts, negatives) for negatives in (0, 200))
-        estimates = [sampled(model, table, user, target).mean() for _ in range(200)]
-        losses = full(model, table, user, target)
+        estimates = [losses_of(sampled).mean() for _ in range(200)]
+        losses = losses_of(full)
         exact = losses.mean()
         scores = model.score(table, user)
     assert abs(torch.stack(estimates).mean() - exact) < 0.02 * exact
