@@ -1,10 +1,8 @@
 """How long a release that misbehaves stays: from the operator's word to its rollback by itself.
 
 A real gateway over a real Triton, with the settings it comes with, answers callers in a closed loop
-while releases are tried that answer NaN, or take half as long again as the live one. How slow that
-is is calibrated first: a model much slower is asked beside the live one, and what Triton takes for
-either tells how much work makes the sum of both models' requests 1.5 times the live one's; how slow
-it then was is reported with each row.
+while releases are tried that answer NaN, or whose calls to Triton take half as long again as the
+live one's: how much work that takes is found with slower ones first, by what their rollbacks say.
 
 The same is done with callers who pause, as guardrails judge by slates: the fewer, the later.
 """
@@ -15,10 +13,8 @@ import argparse
 import re
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 from benchmarks.record import circumstances, keep
 from ebbing.progress import Reporter
@@ -38,25 +34,6 @@ WAYS = {
     "promoted": None,
 }
 PATIENCE_S = 120.0
-REQUEST = re.compile(
-    r"ebbing_triton_request_duration_seconds_(sum|count)"
-    r'{model="(\w+)",outcome="ok",version="(\d+)"} (\S+)'
-)
-
-
-def requests(made: World) -> Counter[tuple[str, str, int]]:
-    """Requests to Triton so far, by model and version: their "sum" in seconds, their "count"."""
-    with urlopen(f"http://{made.gateway.metrics_address}/metrics") as page:
-        text = page.read().decode()
-    return Counter({(m[1], m[2], int(m[3])): float(m[4]) for m in REQUEST.finditer(text)})
-
-
-def mean_s(requests: Counter[tuple[str, str, int]], release: int) -> float:
-    """Mean time of a release's requests, seconds: one of retrieval and one of ranking."""
-    return sum(
-        requests["sum", model, release] / max(requests["count", model, release], 1)
-        for model in ("retrieval", "ranking")
-    )
 
 
 def row(made: World, release: int, way: str, pause_s: float) -> dict[str, Any]:
@@ -70,15 +47,14 @@ def row(made: World, release: int, way: str, pause_s: float) -> dict[str, Any]:
             made.client.set_release_traffic(release, *asked)
         else:
             made.client.promote_release(release)
-        began, before, past = time.monotonic(), callers.answered.total(), requests(made)
+        began, before = time.monotonic(), callers.answered.total()
         while time.monotonic() - began < PATIENCE_S:
             roles = {one.release: one for one in made.client.list_releases()}
             if roles[release].role == pb.RELEASE_ROLE_IDLE:
                 break
             time.sleep(0.05)
         seconds = time.monotonic() - began
-        slates, since = callers.answered.total() - before, requests(made)
-        since.subtract(past)
+        slates = callers.answered.total() - before
     found = {
         "tried": way,
         "loading_s": round(began - told, 2),
@@ -86,11 +62,15 @@ def row(made: World, release: int, way: str, pause_s: float) -> dict[str, Any]:
         "slates_per_s": round(slates / seconds, 1),
         "reason": roles[release].reason,
         "failed": len(callers.failures),
-        "live_requests_s": round(mean_s(since, live), 6),
-        "its_requests_s": round(mean_s(since, release), 6),
     }
     time.sleep(RolloutConfig().linger_s + 2.0)  # until it is unloaded, what it did forgotten
     return found
+
+
+def slower_by(found: dict[str, Any]) -> float:
+    """How many times as long a release's calls took, as its rollback says."""
+    took, usual = re.findall(r"([\d.]+) ms", found["reason"])
+    return float(took) / float(usual)
 
 
 def main() -> None:
@@ -116,16 +96,16 @@ def main() -> None:
 
         repository = made.repository
         nan = publish_again(repository, live, live + 1, Nan)
-        gauge = publish_again(repository, live, live + 2, Slow, PRODUCTS)
-        gauged = add(MUCH_SLOWER, gauge, "canary 50%", 0.0)
-        usual, longer = gauged["live_requests_s"], gauged["its_requests_s"]
-        products = round(PRODUCTS * 0.5 * usual / (longer - usual))
-        slower = publish_again(repository, live, live + 3, Slow, products)
+        products = float(PRODUCTS)
+        for number in (live + 2, live + 3):
+            gauge = publish_again(repository, live, number, Slow, round(products))
+            products *= 0.5 / (slower_by(add(MUCH_SLOWER, gauge, "canary 50%", 0.0)) - 1.0)
+        slower = publish_again(repository, live, live + 4, Slow, round(products))
         for pause_s in options.pauses:
             for way in WAYS:
                 add(NAN, nan, way, pause_s)
                 add(SLOWER, slower, way, pause_s)
-    result = {**circumstances(), "products": products, "rows": rows}
+    result = {**circumstances(), "products": round(products), "rows": rows}
     keep(result, options.out)
 
 

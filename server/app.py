@@ -58,6 +58,7 @@ from server.recommend.shelves import Shelves
 from server.recommend.social import Social
 from server.recommend.sources import Sources
 from server.retention import Housekeeping
+from server.rollout.calls import GuardedCalls
 from server.rollout.control import RolloutControl
 from server.rollout.guardrails import Guardrails
 from server.rpc.boundary import Boundary
@@ -165,10 +166,11 @@ def _assemble(
 ) -> _Parts:
     catalog = Catalog(store, writer)
     users = Users(store, settings.max_interests_per_user)
+    guardrails = Guardrails(settings.guardrails)
     releases = Releases(
         settings.repository,
         triton,
-        BatchMetrics(metrics),
+        GuardedCalls(guardrails, time.monotonic, BatchMetrics(metrics)),
         time.monotonic,
         settings.triton_timeout_s,
         TrustedKeys.read(settings.release_key_file) if settings.release_key_file else None,
@@ -188,7 +190,7 @@ def _assemble(
         store,
         writer,
         releases,
-        Guardrails(settings.guardrails),
+        guardrails,
         metrics,
         _now_us,
         time.monotonic,

@@ -212,6 +212,8 @@ class BatchMetrics:
         """A call left for Triton."""
         self._metrics.batch_rows.labels(model).observe(rows)
 
-    def batch_finished(self, model: str, version: int, seconds: float, outcome: str) -> None:
+    def batch_finished(
+        self, model: str, version: int, rows: int, seconds: float, outcome: str
+    ) -> None:
         """A call ended."""
         self._metrics.triton_seconds.labels(model, str(version), outcome).observe(seconds)

@@ -47,8 +47,10 @@ class BatchObserver(Protocol):
     def batch_sent(self, model: str, version: int, rows: int) -> None:
         """A call with so many rows left for Triton; padding is not counted."""
 
-    def batch_finished(self, model: str, version: int, seconds: float, outcome: str) -> None:
-        """A call ended: `ok`, or the `outcome` of its `InferenceError`."""
+    def batch_finished(
+        self, model: str, version: int, rows: int, seconds: float, outcome: str
+    ) -> None:
+        """A call with so many rows ended: `ok`, or the `outcome` of its `InferenceError`."""
 
 
 class SilentObserver:
@@ -60,7 +62,9 @@ class SilentObserver:
     def batch_sent(self, model: str, version: int, rows: int) -> None:
         """See `BatchObserver`."""
 
-    def batch_finished(self, model: str, version: int, seconds: float, outcome: str) -> None:
+    def batch_finished(
+        self, model: str, version: int, rows: int, seconds: float, outcome: str
+    ) -> None:
         """See `BatchObserver`."""
 
 
@@ -303,7 +307,7 @@ class _Lane:
         finally:
             self._in_flight -= 1
             self._observer.batch_finished(
-                self._model, self._version, max(0.0, self._clock() - started), outcome
+                self._model, self._version, rows, max(0.0, self._clock() - started), outcome
             )
             self.flush()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,6 @@ PATIENCE_S = 0.1
 """Who gives a model less time than this has no answer for being in a hurry, if any."""
 
 Choose = Callable[[Sequence[Candidate]], list[Candidate]]
-T = TypeVar("T")
 
 
 class Answer(NamedTuple):
@@ -46,8 +46,6 @@ class Answer(NamedTuple):
     """What went wrong."""
     oov_share: float = 0.0
     """Share of the history that the release does not know."""
-    model_s: float = 0.0
-    """How long the models took, seconds, without what the gateway did between them."""
 
 
 class Fresh(Protocol):
@@ -86,18 +84,14 @@ class Models:
         answer = Answer()
         try:
             with self._metrics.stage_seconds.labels("retrieval").time():
-                retrieval_s = budget_s * RETRIEVAL_SHARE
-                found, answer = await self._retrieve(release, user, retrieval_s)
+                found, oov_share = await self._retrieve(release, user, budget_s * RETRIEVAL_SHARE)
             # Who has engaged nothing the release knows gets its answer to an empty history, which
             # is worse than what is known of the user's interests.
-            if answer.oov_share < 1:
-                answer = answer._replace(candidates=choose(found))
-            if answer.candidates:
-                with self._metrics.stage_seconds.labels("ranking").time():
-                    relevance, took_s = await self._rank(
-                        release, user, context, answer.candidates, budget_s - retrieval_s
-                    )
-                answer = answer._replace(relevance=relevance, model_s=answer.model_s + took_s)
+            answer = Answer(choose(found) if oov_share < 1 else (), oov_share=oov_share)
+            with self._metrics.stage_seconds.labels("ranking").time():
+                ranking_s = budget_s * (1 - RETRIEVAL_SHARE)
+                relevance = await self.rank(release, user, context, answer.candidates, ranking_s)
+            answer = answer._replace(relevance=relevance)
         except InferenceError as error:
             answer = answer._replace(failure=error)
         return answer
@@ -117,18 +111,6 @@ class Models:
         """
         if not candidates:
             return None
-        relevance, _ = await self._rank(release, user, context, candidates, budget_s)
-        return relevance
-
-    async def _rank(
-        self,
-        release: LoadedRelease,
-        user: UserView,
-        context: InterestContext,
-        candidates: Sequence[Candidate],
-        budget_s: float,
-    ) -> tuple[NDArray[np.float32], float]:
-        """Relevance of candidates, and how long the model took, seconds."""
         features = candidate_features(
             user.traces,
             [c.item.interests for c in candidates],
@@ -137,58 +119,42 @@ class Models:
             context.retention,
         )
         keys = np.array([c.item.item_key for c in candidates], np.int64)
-        return await self._timed(
-            release,
-            "ranking",
-            lambda: release.rank(user.history, keys, features, budget_s),
-            budget_s,
-        )
+        with self._breaking(release.release, "ranking", budget_s):
+            return await release.rank(user.history, keys, features, budget_s)
 
     async def _retrieve(
         self, release: LoadedRelease, user: UserView, budget_s: float
-    ) -> tuple[list[Candidate], Answer]:
-        """Candidates, and an answer that tells what else retrieval told."""
-        answer, took_s = await self._timed(
-            release, "retrieval", lambda: release.retrieve(user.history, budget_s), budget_s
-        )
+    ) -> tuple[list[Candidate], float]:
+        """Candidates, and the share of the history that the release does not know."""
+        with self._breaking(release.release, "retrieval", budget_s):
+            answer = await release.retrieve(user.history, budget_s)
         if answer.oov_count:
             self._metrics.oov_items.labels(str(release.release)).inc(answer.oov_count)
         found = retrieved(answer, self._catalog.lookup(answer.keys.tolist()))
         if fresh := self._fresh.best(release.release, answer.user):
             # Both are scores of one space.
             found = sorted([*found, *fresh], key=lambda c: -(c.retrieval_score or 0.0))
-        oov_share = answer.oov_count / max(int(np.count_nonzero(user.history.keys)), 1)
-        return found, Answer(oov_share=oov_share, model_s=took_s)
+        return found, answer.oov_count / max(int(np.count_nonzero(user.history.keys)), 1)
 
-    async def _timed(
-        self,
-        release: LoadedRelease,
-        model: str,
-        question: Callable[[], Awaitable[T]],
-        budget_s: float,
-    ) -> tuple[T, float]:
-        """A model's answer, and the seconds it took; not asked while it fails again and again.
+    @contextmanager
+    def _breaking(self, release: int, model: str, budget_s: float) -> Iterator[None]:
+        """Around a question to a model: it is not asked while it fails again and again.
 
         A Triton that is not there, or has too much to do, says so at once, and nothing of a model.
 
         Raises:
             BreakerOpen: it is left alone at the moment.
-            InferenceError: no usable answer in time.
         """
-        breaker = self._breakers[release.release, model]
-        began = self._clock()
-        if not breaker.admits(began):
-            raise BreakerOpen(
-                f"{model} of release {release.release} fails again and again: it rests"
-            )
+        breaker = self._breakers[release, model]
+        if not breaker.admits(self._clock()):
+            raise BreakerOpen(f"{model} of release {release} fails again and again: it rests")
         try:
-            answer = await question()
+            yield
         except (InferenceFailed, InferenceDeadline) as error:
             if isinstance(error, InferenceFailed) or budget_s >= PATIENCE_S:
                 breaker.failed(self._clock())
             raise
         else:
             breaker.succeeded()
-            return answer, self._clock() - began
         finally:
-            self._metrics.breaker_open.labels(str(release.release), model).set(breaker.open)
+            self._metrics.breaker_open.labels(str(release), model).set(breaker.open)

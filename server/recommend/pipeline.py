@@ -345,7 +345,6 @@ class Recommender:
             Observation(
                 at=self._clock(),
                 failed=answer.failure is not None,
-                model_s=answer.model_s,
                 oov_share=answer.oov_share,
                 empty=not answer.candidates,
                 retention=1.0 - sum(forgetting) / len(forgetting) if forgetting else 0.0,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Breach", "GuardrailConfig", "Guardrails", "Observation"]
+__all__ = ["Breach", "Call", "GuardrailConfig", "Guardrails", "Observation"]
 
 KEPT = 1024
-"""Newest observations kept of each release."""
+"""Newest observations, and newest calls, kept of each release."""
 JUDGED_S = 60.0
 """A release that is tried is judged by what it did in the last so many seconds."""
 
@@ -24,8 +24,6 @@ class Observation(NamedTuple):
     """When, monotonic seconds."""
     failed: bool
     """Whether the models did not answer, or nothing usable."""
-    model_s: float
-    """How long the models took, seconds; of no meaning where they failed."""
     oov_share: float = 0.0
     """Share of the history that the release does not know, 0 to 1."""
     empty: bool = False
@@ -36,16 +34,28 @@ class Observation(NamedTuple):
     """Share of the live slate that is in the shadow's too; None where there was no comparison."""
 
 
+class Call(NamedTuple):
+    """One call of one of a release's models that was answered."""
+
+    at: float
+    """When, monotonic seconds."""
+    model: str
+    rows: int
+    """Users it was made for."""
+    seconds: float
+    """How long it took."""
+
+
 @dataclass(frozen=True)
 class GuardrailConfig:
     """What a release may do before it is rolled back."""
 
     samples: int = 50
-    """Slates before anything but failures is judged, of both releases."""
+    """Slates before anything but failures is judged, of both releases; and calls, for latency."""
     failures: float = 0.05
     """Share of slates whose models fail, above that of the other release."""
     slowdown: float = 1.3
-    """Median time of the models over that of the other release."""
+    """What the models' calls take over what those of the other release do."""
     oov: float = 0.2
     """Share of history items it does not know, above that of the other release."""
     empty: float = 0.05
@@ -66,7 +76,8 @@ class Breach(NamedTuple):
 
 
 FEW = 10
-"""Slates after which failures are judged: most of so many need no statistics."""
+"""Slates after which failures are judged, most of so many need no statistics; and calls of a kind
+that have a median."""
 
 
 class Guardrails:
@@ -76,14 +87,20 @@ class Guardrails:
         """Start with nothing seen."""
         self._config = config
         self._seen: dict[int, deque[Observation]] = {}
+        self._calls: dict[int, deque[Call]] = {}
 
     def observe(self, release: int, observation: Observation) -> None:
         """Remember what a release did."""
         self._seen.setdefault(release, deque(maxlen=KEPT)).append(observation)
 
+    def observe_call(self, release: int, call: Call) -> None:
+        """Remember how long a call took."""
+        self._calls.setdefault(release, deque(maxlen=KEPT)).append(call)
+
     def forget(self, release: int) -> None:
         """Remember nothing of a release."""
         self._seen.pop(release, None)
+        self._calls.pop(release, None)
 
     def judge(self, tried: int, other: int, since: float, now: float) -> Breach | None:
         """The first guardrail that a release broke, if any.
@@ -99,7 +116,10 @@ class Guardrails:
         theirs = list(self._seen.get(other, ()))
         return (
             self._failures(mine, theirs)
-            or self._slowdown(mine, theirs)
+            or self._slowdown(
+                [call for call in self._calls.get(tried, ()) if call.at >= start],
+                self._calls.get(other, ()),
+            )
             or self._shares(mine, theirs)
             or self._overlap(mine)
         )
@@ -119,18 +139,22 @@ class Guardrails:
             )
         return None
 
-    def _slowdown(
-        self, mine: Sequence[Observation], theirs: Sequence[Observation]
-    ) -> Breach | None:
-        took, usual = ([s.model_s for s in seen if not s.failed] for seen in (mine, theirs))
-        if min(len(took), len(usual)) < self._config.samples:
+    def _slowdown(self, mine: Iterable[Call], theirs: Iterable[Call]) -> Breach | None:
+        """By medians of calls of the same model and about as many users, as both had."""
+        own, usual = _kinds(mine), _kinds(theirs)
+        compared = own.keys() & usual.keys()
+        calls = sum(len(own[kind]) for kind in compared)
+        if min(calls, sum(len(usual[kind]) for kind in compared)) < self._config.samples:
             return None
-        median, usually = float(np.median(took)), float(np.median(usual))
-        if median > usually * self._config.slowdown:
+        took, expected = (
+            sum(len(own[kind]) * float(np.median(side[kind])) for kind in compared)
+            for side in (own, usual)
+        )
+        if took > expected * self._config.slowdown:
             return Breach(
                 "latency",
-                f"its models took {median * 1e3:.1f} ms (median of {len(took)}), those of the"
-                f" other release {usually * 1e3:.1f} ms",
+                f"its models took {took / calls * 1e3:.1f} ms a call ({calls} calls, by medians),"
+                f" those of the other release {expected / calls * 1e3:.1f} ms for the like",
             )
         return None
 
@@ -171,3 +195,11 @@ class Guardrails:
 
 def _mean(seen: Sequence[Observation], value: Callable[[Observation], float]) -> float:
     return sum(value(s) for s in seen) / len(seen) if seen else 0.0
+
+
+def _kinds(calls: Iterable[Call]) -> dict[tuple[str, int], list[float]]:
+    """Seconds of calls by model and binary logarithm of rows, where there are a few."""
+    kinds: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for call in calls:
+        kinds[call.model, (call.rows - 1).bit_length()].append(call.seconds)
+    return {kind: seconds for kind, seconds in kinds.items() if len(seconds) >= FEW}

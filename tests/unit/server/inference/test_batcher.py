@@ -68,7 +68,9 @@ class Recorder(SilentObserver):
     def batch_sent(self, model: str, version: int, rows: int) -> None:
         self.rows.append(rows)
 
-    def batch_finished(self, model: str, version: int, seconds: float, outcome: str) -> None:
+    def batch_finished(
+        self, model: str, version: int, rows: int, seconds: float, outcome: str
+    ) -> None:
         self.outcomes.append(outcome)
 
 

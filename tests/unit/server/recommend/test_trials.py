@@ -34,7 +34,6 @@ async def test_a_slate_is_observed(
     assert number == 3
     assert (seen.failed, seen.empty, seen.overlap) == (False, False, None)
     assert seen.oov_share == 0.0
-    assert seen.model_s > 0
     forgetting = [scored.forgetting for scored in made.items]
     assert seen.retention == pytest.approx(1 - sum(forgetting) / len(forgetting))
 

@@ -120,7 +120,7 @@ def held(triton: FakeTriton) -> set[int]:
 
 def fail(rollout: RolloutControl, release: int, clock: Clock, times: int = 20) -> None:
     for _ in range(times):
-        rollout.observe(release, Observation(clock.now, True, 0.1))
+        rollout.observe(release, Observation(clock.now, True))
 
 
 # Beginning.
