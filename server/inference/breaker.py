@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Breaker"]
 
 FAILURES = 10
-"""Failures in a row that open it: as many as the guardrails of a rollout need to judge by."""
+"""Failures in a row that open it: more than the guardrails of a rollout need to judge by."""
 REST_S = 1.0
 """How long nobody is let through, seconds; then one is, to see."""
 

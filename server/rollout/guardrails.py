@@ -75,9 +75,10 @@ class Breach(NamedTuple):
     """What was found, for people."""
 
 
-FEW = 10
-"""Slates after which failures are judged, most of so many need no statistics; and calls of a kind
-that have a median."""
+ENOUGH_FAILING = 5
+"""Slates after which failures are judged: most of so many need no statistics."""
+ALIKE = 10
+"""Calls of a kind after which they have a median."""
 
 
 class Guardrails:
@@ -127,7 +128,7 @@ class Guardrails:
     def _failures(
         self, mine: Sequence[Observation], theirs: Sequence[Observation]
     ) -> Breach | None:
-        if len(mine) < FEW:
+        if len(mine) < ENOUGH_FAILING:
             return None
         share, usual = (_mean(seen, lambda s: s.failed) for seen in (mine, theirs))
         enough = len(mine) >= self._config.samples or share >= 0.5
@@ -202,4 +203,4 @@ def _kinds(calls: Iterable[Call]) -> dict[tuple[str, int], list[float]]:
     kinds: dict[tuple[str, int], list[float]] = defaultdict(list)
     for call in calls:
         kinds[call.model, (call.rows - 1).bit_length()].append(call.seconds)
-    return {kind: seconds for kind, seconds in kinds.items() if len(seconds) >= FEW}
+    return {kind: seconds for kind, seconds in kinds.items() if len(seconds) >= ALIKE}
