@@ -8,13 +8,21 @@ from __future__ import annotations
 import sys
 from importlib.metadata import entry_points
 
-__all__ = ["CommandError", "main"]
+__all__ = ["CommandError", "main", "nobody_answers"]
 
 GROUP = "ebbing.commands"
 
 
 class CommandError(Exception):
     """A failure to tell the person at the terminal in one line: what is wrong, and the remedy."""
+
+
+def nobody_answers(address: str) -> str:
+    """What to tell of a gateway that is not there."""
+    return (
+        f"no gateway answers at {address}: start one with 'ebbing serve', or name its address with"
+        " --address"
+    )
 
 
 def main() -> None:

@@ -207,7 +207,8 @@ def forgetting(
     from ebbing.progress import Reporter
     from trainer.cuts import FittingError
     from trainer.data.log import LogError, read_log
-    from trainer.evaluate_forgetting import PROTOCOL, EvaluationError, evaluate_forgetting
+    from trainer.evaluate_forgetting import PROTOCOL, evaluate_forgetting
+    from trainer.evaluation.protocol import EvaluationError
     from trainer.forgetting_report import report as pages_of
     from trainer.forgetting_report import table
     from trainer.outputs import OutputError

@@ -21,6 +21,7 @@ from ebbing.progress import Reporter
 from trainer.baselines import BASELINES, Past, predict
 from trainer.data.log import EventLog
 from trainer.data.replay import traced_events
+from trainer.evaluation.protocol import EvaluationError
 from trainer.forgetting import STEPS, fit_forgetting
 from trainer.metrics import figures
 from trainer.return_prediction import DAY_S, Engagements, ReturnCases, cut_of, exploded
@@ -33,10 +34,6 @@ PROTOCOL = (
 )
 
 Figures = dict[str, float | None]
-
-
-class EvaluationError(Exception):
-    """A log that return prediction cannot be asked of; the message says what it lacks."""
 
 
 @dataclass(frozen=True)

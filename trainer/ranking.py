@@ -16,6 +16,7 @@ from trainer.metrics import auc
 from trainer.models.mlp import MlpConfig, MlpRanker
 from trainer.models.ncf import NcfConfig, NcfRanker
 from trainer.models.ranker import Ranker, RankerConfig
+from trainer.models.relevance import RelevanceModel
 from trainer.models.vocabulary import Vocabulary
 from trainer.reproducible import reproducible
 from trainer.retrieval import EpochFigures, TrainingError
@@ -41,14 +42,11 @@ class RankingConfig:
     """Share of the moments kept out to validate on."""
 
 
-RankingModel = MlpRanker | NcfRanker | Ranker
-
-
 @dataclass(frozen=True)
 class RankingResult:
     """A trained ranking model."""
 
-    model: RankingModel
+    model: RelevanceModel
     curves: tuple[EpochFigures, ...]
     metrics: dict[str, float]
     """Of the validation moments: examples, loss, accuracy, auc."""
@@ -132,7 +130,7 @@ def _build(
     table: Tensor,
     popularity: Tensor,
     features: np.ndarray,
-) -> RankingModel:
+) -> RelevanceModel:
     """A model that knows how the features (G, C, F) it will be trained on are spread."""
     if isinstance(config, NcfConfig):
         return NcfRanker(vocabulary, config)
@@ -159,7 +157,7 @@ class _Batches:
     def __len__(self) -> int:
         return self.labels.numel()
 
-    def predict(self, model: RankingModel, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, model: RelevanceModel, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Log-odds and labels (N, C) of moments by number (N,)."""
         logits = model.logits(
             self.rows[chosen],
@@ -172,7 +170,7 @@ class _Batches:
 
 
 @torch.no_grad()
-def _validate(model: RankingModel, held: _Batches) -> dict[str, float]:
+def _validate(model: RelevanceModel, held: _Batches) -> dict[str, float]:
     model.eval()
     parts = [held.predict(model, chosen)[0] for chosen in torch.arange(len(held.rows)).split(1024)]
     logits = torch.cat(parts)

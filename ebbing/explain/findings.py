@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import grpc
 from google.protobuf.json_format import MessageToDict
 
+from ebbing.cli import nobody_answers
 from ebbing.client import Client, EbbingError
 from ebbing.v1.interest_pb2 import UserInterest
 from ebbing.v1.interest_service_pb2 import (
@@ -135,10 +136,7 @@ def told(error: EbbingError, address: str, user_id: str) -> str:
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
     }:
-        return (
-            f"no gateway answers at {address}: start one with 'ebbing serve', or name its address"
-            " with --address"
-        )
+        return nobody_answers(address)
     if error.reason == "USER_NOT_FOUND":
         return f"the gateway at {address} knows no event of user {user_id!r}: check the id"
     if error.reason == "INTEREST_NOT_FOUND":

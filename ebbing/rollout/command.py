@@ -161,12 +161,10 @@ def _show(releases: Iterable[Release], as_json: bool) -> None:
 def _told(error: Exception, address: str) -> str:
     import grpc
 
+    from ebbing.cli import nobody_answers
     from ebbing.client import EbbingError
 
     assert isinstance(error, EbbingError)
     if not error.reason and error.code is grpc.StatusCode.UNAVAILABLE:
-        return (
-            f"no gateway answers at {address}: start one with 'ebbing serve', or name its address"
-            " with --address"
-        )
+        return nobody_answers(address)
     return error.message

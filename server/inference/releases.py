@@ -236,7 +236,7 @@ class Releases:
             except TritonUnavailable:
                 if not await self._triton.server_ready():
                     raise
-            manifest.verify(self.repository)
+            await asyncio.to_thread(manifest.verify, self.repository)
             await self._load(name, manifest, contract)
             revived = True
         return revived

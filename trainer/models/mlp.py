@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.models.items import unit_variance
+from trainer.models.relevance import RelevanceModel, perceptron
 from trainer.models.vocabulary import PADDING_ROW, Vocabulary
 
 
@@ -23,7 +24,7 @@ class MlpConfig:
     """Whether the elementwise product of I_u and X_i is an input beside them."""
 
 
-class MlpRanker(nn.Module):
+class MlpRanker(RelevanceModel):
     """I_u, the age-weighted mean of what the user had, and X_i, the candidate → relevance.
 
     The item vectors are those of the retrieval model of the same run and are not trained here.
@@ -45,27 +46,14 @@ class MlpRanker(nn.Module):
         config: MlpConfig,
     ) -> None:
         """`table`: (V, D) item vectors; `feature_mean` and `feature_scale`: (F,), scale above 0."""
-        super().__init__()
-        self.vocabulary = vocabulary
+        super().__init__(vocabulary)
         self.product = config.product
         self.register_buffer("table", unit_variance(table))
         self.register_buffer("feature_mean", feature_mean.clone())
         self.register_buffer("feature_scale", feature_scale.clone())
         self.log_half_life_days = nn.Parameter(torch.tensor(30.0).log())
         width = self.table.size(1) * (3 if config.product else 2) + len(feature_mean)
-        layers: list[nn.Module] = []
-        for size in config.hidden:
-            layers += [nn.Linear(width, size), nn.ReLU()]
-            width = size
-        self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
-
-    def forward(
-        self, keys: Tensor, ages: Tensor, types: Tensor, candidates: Tensor, features: Tensor
-    ) -> Tensor:
-        """`ebbing.history.RANKING_INPUTS` → relevance (B, C) in 0 … 1; `types` is not used."""
-        return torch.sigmoid(
-            self.logits(self.vocabulary(keys), ages, types, self.vocabulary(candidates), features)
-        )
+        self.layers = perceptron(width, config.hidden)
 
     def logits(
         self,
@@ -75,7 +63,7 @@ class MlpRanker(nn.Module):
         candidates_BC: Tensor,
         features_BCF: Tensor,
     ) -> Tensor:
-        """Log-odds (B, C), with keys already turned into rows."""
+        """See `RelevanceModel`; types are not used."""
         user_BCD = self.user(rows_BL, ages_BL)[:, None].expand(-1, candidates_BC.size(1), -1)
         item_BCD = self.table[candidates_BC]
         parts = [user_BCD, item_BCD, (features_BCF - self.feature_mean) / self.feature_scale]

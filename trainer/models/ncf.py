@@ -13,6 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from trainer.models.relevance import RelevanceModel
 from trainer.models.vocabulary import FIRST_ITEM_ROW, Vocabulary
 
 
@@ -26,14 +27,13 @@ class NcfConfig:
     """Width of the dense layer, followed by ReLU."""
 
 
-class NcfRanker(nn.Module):
+class NcfRanker(RelevanceModel):
     """Embeddings of user and candidate → relevance; unknown items have the embedding 0."""
 
     first: Final[int] = FIRST_ITEM_ROW
 
     def __init__(self, vocabulary: Vocabulary, config: NcfConfig) -> None:
-        super().__init__()
-        self.vocabulary = vocabulary
+        super().__init__(vocabulary)
         self.had = nn.Embedding(vocabulary.size(), config.width)
         self.item = nn.Embedding(vocabulary.size(), config.width)
         for table in (self.had, self.item):
@@ -44,14 +44,6 @@ class NcfRanker(nn.Module):
         self.dense = nn.Linear(2 * config.width, config.hidden)
         self.out = nn.Linear(config.hidden, 1)
 
-    def forward(
-        self, keys: Tensor, ages: Tensor, types: Tensor, candidates: Tensor, features: Tensor
-    ) -> Tensor:
-        """`ebbing.history.RANKING_INPUTS` → relevance (B, C) in 0 … 1, by keys and candidates."""
-        return torch.sigmoid(
-            self.logits(self.vocabulary(keys), ages, types, self.vocabulary(candidates), features)
-        )
-
     def logits(
         self,
         rows_BL: Tensor,
@@ -60,7 +52,7 @@ class NcfRanker(nn.Module):
         candidates_BC: Tensor,
         features_BCF: Tensor,
     ) -> Tensor:
-        """Log-odds (B, C), with keys already turned into rows."""
+        """See `RelevanceModel`; only which items there are is used."""
         user_BCW = self.user(rows_BL).unsqueeze(1).expand(-1, candidates_BC.size(1), -1)
         known_BC1 = (candidates_BC >= self.first).unsqueeze(2)
         item_BCW = self.item(candidates_BC) * known_BC1

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ebbing.history import HISTORY_LENGTH
 from trainer.models.items import unit_variance
+from trainer.models.relevance import RelevanceModel, perceptron
 from trainer.models.vocabulary import FIRST_ITEM_ROW, PADDING_ROW, Vocabulary
 
 EVENT_TYPES = 32
@@ -84,7 +85,7 @@ class TargetAttention(nn.Module):
         return torch.exp(scores[..., 1:] - loud.unsqueeze(3)), loud
 
 
-class Ranker(nn.Module):
+class Ranker(RelevanceModel):
     """History, candidates and features → relevance.
 
     The item vectors are those of the retrieval model of the same run and are not trained here.
@@ -109,8 +110,7 @@ class Ranker(nn.Module):
     ) -> None:
         """`table`: (V, D) item vectors; `popularity`: (V,), what the retrieval model adds to an
         item's score; `feature_mean` and `feature_scale`: (F,), scale above 0."""
-        super().__init__()
-        self.vocabulary = vocabulary
+        super().__init__(vocabulary)
         self.register_buffer("table", unit_variance(table))
         self.register_buffer("popularity", _standardised(popularity.detach()))
         self.register_buffer("feature_mean", feature_mean.clone())
@@ -121,20 +121,7 @@ class Ranker(nn.Module):
         nn.init.normal_(self.event_type.weight, std=0.02)
         self.attention = TargetAttention(W, config.heads)
         self.dropout = nn.Dropout(config.dropout)
-        width = 2 * config.heads + 1 + F
-        layers: list[nn.Module] = []
-        for size in config.hidden:
-            layers += [nn.Linear(width, size), nn.ReLU()]
-            width = size
-        self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
-
-    def forward(
-        self, keys: Tensor, ages: Tensor, types: Tensor, candidates: Tensor, features: Tensor
-    ) -> Tensor:
-        """`ebbing.history.RANKING_INPUTS` → relevance (B, C) in 0 … 1."""
-        return torch.sigmoid(
-            self.logits(self.vocabulary(keys), ages, types, self.vocabulary(candidates), features)
-        )
+        self.layers = perceptron(2 * config.heads + 1 + F, config.hidden)
 
     def logits(
         self,
@@ -144,7 +131,7 @@ class Ranker(nn.Module):
         candidates_BC: Tensor,
         features_BCF: Tensor,
     ) -> Tensor:
-        """Log-odds (B, C), with keys already turned into rows."""
+        """See `RelevanceModel`."""
         history_BLD, items_BCD = self.table[rows_BL], self.table[candidates_BC]
         events = self.item(history_BLD) + self.event_type(types_BL.clamp(0, self.last_type))
         heard_BHCL, loud_BHC = self.attention(
