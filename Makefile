@@ -26,8 +26,8 @@ demo: $(VENV)/installed ## Show the whole loop; ARGS=--exit ends after the story
 	@$(BIN)/ebbing demo $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 .PHONY: test
-test: $(VENV)/installed ## Run all tests; ARGS go to pytest.
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/installed ## Run all tests, two files at a time; ARGS go to pytest.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 .PHONY: test-nightly
 test-nightly: $(VENV)/installed ## Run the property tests on many more examples (an hour or so).
