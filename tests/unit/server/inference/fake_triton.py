@@ -19,6 +19,7 @@ from ebbing.signing import SigningKey
 from server.inference.errors import InferenceFailed, TritonUnavailable
 from tests.harness.archive import write_archive
 
+COMMITTED = Path(__file__).parents[4] / "triton_repo"
 MODELS = ("retrieval", "ranking")
 Shapes = tuple[tuple[int, ...], ...]
 
