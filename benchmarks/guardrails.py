@@ -57,6 +57,7 @@ def row(made: World, release: int, way: str, pause_s: float) -> dict[str, Any]:
         slates = callers.answered.total() - before
     found = {
         "tried": way,
+        "pause_s": pause_s,
         "loading_s": round(began - told, 2),
         "rolled_back_s": round(seconds, 2) if seconds < PATIENCE_S else None,
         "slates_per_s": round(slates / seconds, 1),
