@@ -96,6 +96,8 @@ def train_run(
     if workers.rank:
         return _assist(run, reporter, clock, workers)
     started = clock()
+    if run.start and run.start.resolve() == run.out.resolve():
+        raise TrainingError(f"{run.out}: --from and --out are one folder: write into another")
     declared = run.out / "run.json"
     declared.unlink(missing_ok=True)
 

@@ -172,6 +172,14 @@ def test_tests_that_it_was_trained_on_are_refused(
     assert not out.exists()
 
 
+def test_a_run_is_not_written_over_what_it_goes_on_from(
+    run: Path, data: Path, reporter: Reporter
+) -> None:
+    with pytest.raises(TrainingError, match="one folder"):
+        train_run(TrainingRun(data, run, TINY, start=run / "."), reporter)
+    assert Earlier.read(run)
+
+
 def test_a_folder_that_is_no_run_is_named(data: Path, tmp_path: Path, reporter: Reporter) -> None:
     with pytest.raises(RunError, match=r"run\.json is missing"):
         train_run(TrainingRun(data, tmp_path / "out", TINY, start=tmp_path), reporter)
