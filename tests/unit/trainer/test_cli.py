@@ -84,6 +84,15 @@ def test_train_takes_a_log_as_told(data: Path, tmp_path: Path) -> None:
     assert not out.exists(), "what never began leaves nothing"
 
 
+def test_train_says_why_it_cannot_go_on(run: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(CommandError, match=r"run\.json is missing"):
+        invoke("train", "--data", data, "--out", out, "--from", tmp_path)
+    with pytest.raises(CommandError, match="counts and has nothing to go on from"):
+        invoke("train", "--data", data, "--out", out, "--from", run, "--recipe", "popular")
+    assert not (out / "run.json").exists()
+
+
 def test_evaluate_measures_and_writes(run: Path, data: Path, tmp_path: Path) -> None:
     target, ranks = tmp_path / "figures.json", tmp_path / "ranks.csv"
     shown = invoke(
