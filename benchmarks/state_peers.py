@@ -216,7 +216,8 @@ class RawRedis:
             self._turn += 1
             place = self._keys.of(owner)
             version = 1763812800000000 + self._turn
-            yield "HSET", place("user", owner), "state", value, "version", version
+            words = ("state", value, "version", version, "counted", self._turn)
+            yield "HSET", place("user", owner), *words
             yield "ZADD", place("line"), "NX", version, owner
             yield "ZADD", place("newest"), "GT", newest_day, owner
             if not known:
@@ -228,9 +229,9 @@ class RawRedis:
             event_id, owner, _, time_us, digest, sealed = event
             place = self._keys.of(owner)
             # As redis_append.Logged reads it.
-            head = digest + time_us.to_bytes(8, "little") + bytes([len(LOG_ID)]) + LOG_ID.encode()
-            value = head + sealed
-            assert LoggedValue.of(value) == (digest, time_us, sealed)
+            place_in_log = bytes([1, 0, 0, 0, len(LOG_ID)]) + LOG_ID.encode()
+            value = digest + time_us.to_bytes(8, "little") + place_in_log + sealed
+            assert LoggedValue.of(value) == (digest, time_us, LOG_ID.encode(), sealed)
             yield "HSET", self._keys.of(event_id)("ids"), *claim_of(event_id, owner)
             yield "XADD", place("log"), "*", "o", owner, "e", event_id
             yield "HSET", place("events", owner), event_id, value

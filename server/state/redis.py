@@ -6,9 +6,11 @@ each other's updates. Nothing is cached.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from heapq import merge
+from typing import NamedTuple
 
 from server.errors import EbbingError, StoreUnavailable, UserErased
 from server.state import user_state
@@ -19,6 +21,7 @@ from server.state.redis_append import Append, Logged
 from server.state.redis_forgetting import RedisForgetting
 from server.state.redis_keys import Keys, Place
 from server.state.redis_link import PATIENCE_S, Address, Command, RedisLink, Word
+from server.state.redis_mending import logged
 from server.state.redis_scripts import PUT, READ
 from server.state.redis_server import facts_of, used_bytes
 from server.state.store import (
@@ -38,6 +41,14 @@ LOG_PAGE = 512
 """Events of a user read from the log at once."""
 FOR_EVER = 2**62
 ANY_VERSION = "*"
+
+
+class _Entry(NamedTuple):
+    """An entry of the log: where an event was written."""
+
+    id: bytes
+    owner: str
+    event_id: bytes
 
 
 class RedisStore(RedisForgetting):
@@ -133,13 +144,15 @@ class RedisStore(RedisForgetting):
             ((ids, values),) = self._link.read([Command.of(READ, place.slot, keys, *words)])
             last = None
             for event_id, value in zip(ids, values, strict=True):
+                if value is None:
+                    continue  # of a step that a killed server undid
                 one = self._interaction(owner, event_id, value)
                 yield one
                 if len(ids) == LOG_PAGE:
                     last = (event_id, one.time_us)
 
     def _interaction(self, owner: str, event_id: bytes, value: bytes) -> Interaction:
-        _, time_us, sealed = Logged.of(value)
+        _, time_us, _, sealed = Logged.of(value)
         return self._records.interaction(owner, event_id.decode(), time_us, sealed)
 
     def first_engagement_us(self, user_id: str) -> int | None:
@@ -210,6 +223,7 @@ class RedisStore(RedisForgetting):
     def _rebuilt(self, user_id: str) -> bool:
         owner = self._records.owner_of(user_id)
         while True:
+            logged(self._link, self._keys, {owner: ()})  # makes it whole
             ((version, sealed),) = self._link.read([self._user_fields(owner, "version", "state")])
             events = list(self.events_of(user_id))
             if not events:
@@ -240,32 +254,49 @@ class RedisStore(RedisForgetting):
         """A page of all events, as each partition wrote them, and where it ended in each."""
         reached = after.split(",") if after else [""] * len(self._keys.partitions)
         events: list[Interaction] = []
-        while rows := self._logged_after(reached, limit - len(events)):
-            values = self._link.read([self._event(*row) for row in rows])
-            for row, value in zip(rows, values, strict=True):
-                if value is None:
-                    continue  # deleted a moment ago
+        while entries := self._logged_after(reached, limit - len(events)):
+            ids = defaultdict[str, list[bytes]](list)
+            for one in entries:
+                ids[one.owner].append(one.event_id)
+            values = logged(self._link, self._keys, ids)
+            undone = []
+            for one in entries:
+                value = values[one.owner, one.event_id]
+                if value is None or Logged.of(value).log_id != one.id:
+                    undone.append(one)  # by a killed server, or deleted a moment ago
+                    continue
                 try:
-                    events.append(self._interaction(*row, value))
+                    events.append(self._interaction(one.owner, one.event_id, value))
                 except UserErased:
-                    if self._link.read([self._event(*row)]) != [None]:
+                    if self._link.read([self._event(one.owner, one.event_id)]) != [None]:
                         raise
+            self._forget_entries(undone)
         return events, ",".join(reached) if any(reached) else ""
 
-    def _logged_after(self, reached: list[str], limit: int) -> list[tuple[str, bytes]]:
-        """The next events in the log, by owner and id; ``reached`` is moved on behind them."""
+    def _logged_after(self, reached: list[str], limit: int) -> list[_Entry]:
+        """The next entries of the log; ``reached`` is moved on behind them."""
         places = self._keys.partitions
-        rows: list[tuple[str, bytes]] = []
+        entries: list[_Entry] = []
         left = list(range(len(places)))
-        while left and len(rows) < limit:
-            share = -(-(limit - len(rows)) // len(left))
+        while left and len(entries) < limit:
+            share = -(-(limit - len(entries)) // len(left))
             pages = self._link.read([_log_page(places[n], reached[n], share) for n in left])
             for n, page in zip(left, pages, strict=True):
-                for entry_id, (_, owner, _, event_id) in page[: limit - len(rows)]:
-                    rows.append((owner.decode(), event_id))
+                for entry_id, (_, owner, _, event_id) in page[: limit - len(entries)]:
+                    entries.append(_Entry(entry_id, owner.decode(), event_id))
                     reached[n] = entry_id.decode()
             left = [n for n, page in zip(left, pages, strict=True) if len(page) == share]
-        return rows
+        return entries
+
+    def _forget_entries(self, entries: Iterable[_Entry]) -> None:
+        """Forget entries of the log that are of no event any more."""
+        commands = []
+        for one in entries:
+            place = self._keys.of(one.owner)
+            commands.append(Command(place.slot, ("XDEL", place("log"), one.id)))
+        if commands:
+            with suppress(EbbingError):  # whoever reads the log next does it
+                self._link.write(commands, patient=False)
 
     def logged_users(self, after: str, limit: int) -> tuple[list[str], str]:
         """A page of the ids of all users with events in the log, and where it ended."""
@@ -325,7 +356,10 @@ class RedisStore(RedisForgetting):
         self.alarms.store_id = store_id
 
     def size(self) -> StoreSize:
-        """How much there is; bytes are all of the servers'."""
+        """How much there is; bytes are all of the servers'.
+
+        Steps that a killed server undid may count too, until the log is read.
+        """
         logs = [Command(one.slot, ("XLEN", one("log"))) for one in self._keys.partitions]
         return StoreSize(
             sum(self._own_alarms.counts()), sum(self._link.read(logs)), used_bytes(self._link)

@@ -26,6 +26,7 @@ from server.state.records import Grown, Records
 from server.state.redis_claims import Claim, by_place, holders_of, mark_of, release
 from server.state.redis_keys import Keys
 from server.state.redis_link import Command, RedisLink, Word
+from server.state.redis_mending import mend
 from server.state.redis_scripts import APPEND, CLAIM, HEAT, LOOK_UP
 from server.state.store import DAY_US, Interaction, WriteOutcome, item_heat
 
@@ -39,8 +40,8 @@ PAGE = 128
 
 _HEAD = struct.Struct("<16sq")
 """Digest and time of a stored event."""
-_LENGTH = 1
-"""Bytes that tell how long its place in the log is."""
+_PLACE = struct.Struct("<IB")
+"""Which of its user's it is, and how long its id in the log is, which follows."""
 
 
 class Logged(NamedTuple):
@@ -48,13 +49,16 @@ class Logged(NamedTuple):
 
     digest: bytes
     time_us: int
+    log_id: bytes
     sealed: bytes
 
     @classmethod
     def of(cls, value: bytes) -> Logged:
         """Read what ``redis_scripts.APPEND`` wrote."""
         digest, time_us = _HEAD.unpack_from(value)
-        return cls(digest, time_us, value[_HEAD.size + _LENGTH + value[_HEAD.size] :])
+        _, length = _PLACE.unpack_from(value, _HEAD.size)
+        end = (start := _HEAD.size + _PLACE.size) + length
+        return cls(digest, time_us, value[start:end], value[end:])
 
 
 def recall(keys: Keys, owner: str, tombstone: str) -> list[Command]:
@@ -89,6 +93,8 @@ class _User:
     deleted_until: int = -1
     erasing: bool = False
     """Whether the user's keys are about to be erased."""
+    torn: bool = False
+    """Whether it is to be mended first."""
     logged: dict[str, bytes] = field(default_factory=dict)
     """Digests of those of the events that are in the log, by id."""
     accepted: list[tuple[Interaction, bytes]] = field(default_factory=list)
@@ -167,14 +173,20 @@ class Append:
         return self._outcomes
 
     def _read(self, users: Sequence[_User]) -> None:
-        """Read what is known of users and whose the ids of their events are."""
+        """Read what is known of users, once these are whole, and whose their events' ids are."""
+        self._look_up(users)
+        while torn := [user.owner for user in users if user.torn]:
+            mend(self._link, self._keys, torn)
+            self._look_up(users)
+
+    def _look_up(self, users: Sequence[_User]) -> None:
         # One server's clock orders the line that users are put in, wherever they lie.
         commands = [Command(self._keys.partitions[0].slot, ("TIME",))]
         if self._link.one_server:
             commands += self._reading(users)
             (now_s, now_us), *answers = self._link.read(commands, patient=True)
             for user, found in zip(users, answers, strict=True):
-                self._take(user, found, *found[5:])
+                self._take(user, found, *found[6:])
         else:
             claims = (claim for user in users for claim in self._claims_of(user))
             placed = by_place(CLAIM, self._keys, dict.fromkeys(claims))
@@ -224,8 +236,8 @@ class Append:
         """Take what was found of a user, in its partition and elsewhere."""
         version, user.state, *unusual = found
         user.version = version or b""
-        user.deletion, erasing, digests = unusual[:3] if unusual else (b"", 0, ())
-        user.erasing = bool(erasing)
+        user.deletion, erasing, torn, digests = unusual[:4] if unusual else (b"", 0, 0, ())
+        user.erasing, user.torn = bool(erasing), bool(torn)
         user.holders = holders
         user.deleted_until = -1
         for one in (user.deletion, elsewhere):
@@ -306,12 +318,12 @@ class Append:
         shared = ("line", "newest", "oldest", "owners", "log", "deleted")
         keys = [*(place(kind, owner) for kind in own), *(place(kind) for kind in shared)]
         turn = self._turn + user.numbers[0] if any(one.weight for one in new) else ""
-        newest_day = max(one.time_us for one in new) // DAY_US
+        times = [one.time_us for one in new]
         if self._link.one_server:
             keys.append(self._keys.heat("items"))
             keys += (self._keys.of(one.event_id)("ids") for one in new)
         words: list[Word] = [owner, user.version, user.tombstone, user.deletion]
-        words += [state, turn, newest_day, user.mark]
+        words += [state, turn, max(times) // DAY_US, min(times), user.mark]
         for one, digest in user.accepted:
             head = _HEAD.pack(digest, one.time_us)
             heated = one.weight > 0 and one.item_key
@@ -336,7 +348,7 @@ class Append:
             known = [Command(place.slot, ("HGET", place("events", owner), one)) for one in ids]
             for event_id, value in zip(ids, self._link.read(known, patient=True), strict=True):
                 if value:
-                    _, time_us, sealed = Logged.of(value)
+                    _, time_us, _, sealed = Logged.of(value)
                     one = self._records.interaction(owner, event_id.decode(), time_us, sealed)
                     found += [one] * bool(one.item_key)
             if len(ids) < PAGE or len(found) >= HISTORY_LENGTH:

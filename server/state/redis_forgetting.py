@@ -156,7 +156,7 @@ class RedisForgetting(RedisCatalogue):
                 break
             place = self._keys.of(owner)
             own = [place(kind, owner) for kind in ("events", "engagements", "asides")]
-            keys = [*own, place("oldest"), place("log")]
+            keys = [*own, place("oldest"), place("log"), place("user", owner)]
             words = (owner, before_us, limit - gone)
             (ids,) = self._link.write([Command.of(PRUNE_EVENTS, place.slot, keys, *words)])
             self._release(owner, ids)

@@ -1,4 +1,4 @@
-"""A script of Redis, and how all scripts count versions."""
+"""A script of Redis, and what several have in common."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha1
 
-__all__ = ["NEXT_VERSION", "Script"]
+__all__ = ["LOGGED_EVENT", "NEXT_VERSION", "Script"]
 
 
 @dataclass(frozen=True)
@@ -28,5 +28,13 @@ local function next_version(known)
     local now = redis.call('TIME')
     local version = math.max((tonumber(known) or 0) + 1, now[1] * 1000000 + now[2])
     return string.format('%.0f', version)
+end
+"""
+
+LOGGED_EVENT = """
+-- A logged event is its digest (16 bytes), its time (8), which of its user's it is (4), its id in
+-- the log after its length, and what is sealed.
+local function log_id(value)
+    return string.sub(value, 30, 29 + string.byte(value, 29))
 end
 """

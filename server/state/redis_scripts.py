@@ -6,18 +6,10 @@ room begins with a command that needs some, so that it is refused as a whole.
 
 from __future__ import annotations
 
-from server.state import redis_alarm_scripts
-from server.state.redis_script import NEXT_VERSION, Script
+from server.state import redis_alarm_scripts, redis_torn_scripts
+from server.state.redis_script import LOGGED_EVENT, NEXT_VERSION, Script
 
 __all__ = ["SCRIPTS"]
-
-_LOG_ID = """
--- A logged event is its digest (16 bytes), its time (8), its id in the log after its length, and
--- what is sealed.
-local function log_id(value)
-    return string.sub(value, 26, 25 + string.byte(value, 25))
-end
-"""
 
 _ADD_HEAT = """
 local function add_heat(key, item, more)
@@ -32,7 +24,7 @@ end
 """
 
 _ERASED = (
-    _LOG_ID
+    LOGGED_EVENT
     + """
 local function erased(owner, first, last)
     local ids, held = {}, false
@@ -82,16 +74,19 @@ end
 """)
 
 # What is known of a user before events are appended: version and state; and unless nothing of it
-# is there, as is usual, also deletion, whether it is being erased, digests of events, and where one
-# server holds all keys, what another store knows of its deletion, and whose the ids of the events
-# are, or ''. Keys: user, deleted, erasing, events; and there deleted, and of each event the ids it
-# is claimed among. Arguments: owner, tombstone, and ids of events.
+# is there, as is usual, also deletion, whether it is being erased, whether it is torn (see
+# redis_torn_scripts), digests of events, and where one server holds all keys, what another store
+# knows of its deletion, and whose the ids of the events are, or ''. Keys: user, deleted, erasing,
+# events; and there deleted, and of each event the ids it is claimed among. Arguments: owner,
+# tombstone, and ids of events.
 LOOK_UP = Script("""
-local kept = redis.call('HMGET', KEYS[1], 'version', 'state')
+local kept = redis.call('HMGET', KEYS[1], 'version', 'state', 'counted', 'pruned')
+local torn = redis.call('HLEN', KEYS[4]) + (kept[4] or 0) ~= tonumber(kept[3] or 0)
 local deletion = redis.call('HGET', KEYS[2], ARGV[2])
 local elsewhere = KEYS[5] and redis.call('HGET', KEYS[5], ARGV[2])
 local erasing = redis.call('HEXISTS', KEYS[3], ARGV[1])
-local digests, holders, usual = {}, {}, not deletion and not elsewhere and erasing == 0
+local digests, holders = {}, {}
+local usual = not deletion and not elsewhere and erasing == 0 and not torn
 for i = 3, #ARGV do
     local holder = not KEYS[5] or redis.call('HGET', KEYS[i + 3], ARGV[i])
     -- What is logged is claimed.
@@ -103,44 +98,50 @@ for i = 3, #ARGV do
     end
     usual = usual and not value
 end
-if usual then return kept end
-return {kept[1], kept[2], deletion or '', erasing, digests, elsewhere or '', holders}
+if usual then return {kept[1], kept[2]} end
+local first = {kept[1], kept[2], deletion or '', erasing, torn and 1 or 0, digests}
+if KEYS[5] then first[7], first[8] = elsewhere or '', holders end
+return first
 """)
 
 # Write events of a user and the state they lead to, unless anything has come between.
 # Keys: user, events, engagements, asides, line, newest, oldest, owners, log, deleted; and where one
 # server holds all keys, heat, and of each event the ids it is claimed among: then ids are claimed,
 # and popularity is counted, in the same step. Arguments: owner, version, tombstone,
-# deletion, state, turn in line or '', newest day, who claims, and of each event: id, time, whether
-# it is an engagement, digest and time, sealed, item key or '', heat.
+# deletion, state, turn in line or '', newest day, oldest time, who claims, and of each event: id,
+# time, whether it is an engagement, digest and time, sealed, item key or '', heat.
+# An event is written after all that leads to it, and the state after its events: a server may keep
+# the first part of a step alone, see redis_torn_scripts.
 APPEND = Script(
     NEXT_VERSION
     + _ADD_HEAT
     + """
-local owner, known = ARGV[1], redis.call('HGET', KEYS[1], 'version') or ''
-if known ~= ARGV[2] then return 0 end
+local owner, known = ARGV[1], redis.call('HMGET', KEYS[1], 'version', 'counted')
+local version, counted = known[1] or '', tonumber(known[2] or 0)
+if version ~= ARGV[2] then return 0 end
 if (redis.call('HGET', KEYS[10], ARGV[3]) or '') ~= ARGV[4] then return 0 end
 for i = 12, #KEYS do
-    local holder = redis.call('HGET', KEYS[i], ARGV[9 + (i - 12) * 7])
-    if holder and holder ~= ARGV[8] then return 0 end
+    local holder = redis.call('HGET', KEYS[i], ARGV[10 + (i - 12) * 7])
+    if holder and holder ~= ARGV[9] then return 0 end
 end
-redis.call('HSET', KEYS[1], 'state', ARGV[5], 'version', next_version(known))
-if ARGV[6] ~= '' then redis.call('ZADD', KEYS[5], 'NX', ARGV[6], owner) end
 redis.call('ZADD', KEYS[6], 'GT', ARGV[7], owner)
-if known == '' then redis.call('ZADD', KEYS[8], 0, owner) end
-local oldest
-for i = 9, #ARGV, 7 do
+redis.call('ZADD', KEYS[7], 'LT', ARGV[8], owner)
+if version == '' then redis.call('ZADD', KEYS[8], 0, owner) end
+for i = 10, #ARGV, 7 do
     local id, time, engaged, head, sealed, item, heat = unpack(ARGV, i, i + 6)
-    local log_id = redis.call('XADD', KEYS[9], '*', 'o', owner, 'e', id)
-    redis.call('HSET', KEYS[2], id, head .. string.char(#log_id) .. log_id .. sealed)
-    redis.call('ZADD', KEYS[engaged == '1' and 3 or 4], time, id)
-    if not oldest or tonumber(time) < tonumber(oldest) then oldest = time end
     if KEYS[11] then
-        redis.call('HSET', KEYS[12 + (i - 9) / 7], id, ARGV[8])
+        redis.call('HSET', KEYS[12 + (i - 10) / 7], id, ARGV[9])
         if item ~= '' then add_heat(KEYS[11], item, heat) end
     end
+    redis.call('ZADD', KEYS[engaged == '1' and 3 or 4], time, id)
+    local log_id = redis.call('XADD', KEYS[9], '*', 'o', owner, 'e', id)
+    counted = counted + 1
+    local place = struct.pack('<I4', counted) .. string.char(#log_id) .. log_id
+    redis.call('HSET', KEYS[2], id, head .. place .. sealed)
 end
-redis.call('ZADD', KEYS[7], 'LT', oldest, owner)
+local next = next_version(version)
+redis.call('HSET', KEYS[1], 'state', ARGV[5], 'version', next, 'counted', counted)
+if ARGV[6] ~= '' then redis.call('ZADD', KEYS[5], 'NX', ARGV[6], owner) end
 return 1
 """
 )
@@ -171,8 +172,9 @@ PUT = Script(
     + """
 local owner, known = ARGV[1], redis.call('HGET', KEYS[1], 'version') or ''
 if ARGV[2] ~= '*' and known ~= ARGV[2] then return 0 end
-local version = next_version(known)
-redis.call('HSET', KEYS[1], 'state', ARGV[3], 'version', version, 'told', ARGV[4], 'due', ARGV[5])
+local version, counted = next_version(known), redis.call('HGET', KEYS[1], 'counted') or 0
+redis.call('HSET', KEYS[1], 'state', ARGV[3], 'version', version, 'told', ARGV[4], 'due', ARGV[5],
+    'counted', counted)
 if ARGV[5] == '' then redis.call('ZREM', KEYS[2], owner)
 else redis.call('ZADD', KEYS[2], ARGV[5], owner) end
 if ARGV[6] == '1' then redis.call('ZADD', KEYS[3], 'NX', version, owner)
@@ -235,9 +237,9 @@ return #gone
 """)
 
 # Forget events of a user of before a moment; their ids. Keys: events, engagements, asides, oldest,
-# log; arguments: owner, moment, most.
+# log, user; arguments: owner, moment, most.
 PRUNE_EVENTS = Script(
-    _LOG_ID
+    LOGGED_EVENT
     + """
 local gone, oldest = {}, nil
 for i = 2, 3 do
@@ -245,7 +247,10 @@ for i = 2, 3 do
     local old = redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', '(' .. ARGV[2], 'LIMIT', 0, most)
     for _, id in ipairs(old) do
         local value = redis.call('HGET', KEYS[1], id)
-        if value then redis.call('XDEL', KEYS[5], log_id(value)) end
+        if value then
+            redis.call('XDEL', KEYS[5], log_id(value))
+            redis.call('HINCRBY', KEYS[6], 'pruned', 1)
+        end
         redis.call('HDEL', KEYS[1], id)
         redis.call('ZREM', KEYS[i], id)
         gone[#gone + 1] = id
@@ -352,7 +357,8 @@ return 1
 SCRIPTS = tuple(
     dict.fromkeys(
         one
-        for one in (*globals().values(), *vars(redis_alarm_scripts).values())
+        for module in (globals(), vars(redis_alarm_scripts), vars(redis_torn_scripts))
+        for one in module.values()
         if isinstance(one, Script)
     )
 )

@@ -11,7 +11,7 @@ from server.state.redis_scripts import FOUND
 
 __all__ = ["facts_of", "used_bytes"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 OLDEST_SERVER = (6, 2)
 
 
