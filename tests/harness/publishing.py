@@ -16,6 +16,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from ebbing.progress import Reporter
@@ -104,6 +105,9 @@ def ended(pid: int, reading: int) -> dict[str, Any]:
 def main(what: str, run: Path, repository: Path, key_file: Path, work: Path) -> None:
     """Kill publishers of copies of a repository, one step later each time; or let two race."""
     key = SigningKey.read(key_file)
+    # Manifests tell to the last digit how exported models differ, which with several threads
+    # depends on what else the machine does.
+    torch.set_num_threads(1)
     if what == "race":
         for pid, reading in [child(run, repository, key) for _ in range(4)]:
             print(json.dumps(ended(pid, reading)), flush=True)
