@@ -20,7 +20,7 @@ ITEMS = 20_000
 STEP_US = 40_000_000
 """Time between events."""
 PRELOADED = 4
-"""Events of each user before anything is measured."""
+"""Events of a user before anything is measured, on average."""
 PRELOADED_AT_ONCE = 2000
 
 
@@ -68,9 +68,9 @@ def event(
 
 
 def preload(store: Store, users: int, written: Callable[[], None] = lambda: None) -> None:
-    """Give every user some events, one a user in each of so many passes, in random order.
+    """Give every user an event, and then so many of random users that it is some on average.
 
-    Whatever is loaded once in order lies in full pages, each of which splits when it first grows.
+    Had all the same number, their rows would be alike, and lie in pages that are full.
 
     Args:
         store: where to.
@@ -78,15 +78,18 @@ def preload(store: Store, users: int, written: Callable[[], None] = lambda: None
         written: is called after each group.
     """
     chance = random.Random(users)
-    for n in range(PRELOADED):
-        order = list(range(users))
-        chance.shuffle(order)
-        time_us = START_US - (PRELOADED - n) * 5 * DAY_US
-        for start in range(0, users, PRELOADED_AT_ONCE):
-            store.append(
-                [
-                    event(chance, (n + 1) * 10**12 + user, user, time_us + user)
-                    for user in order[start : start + PRELOADED_AT_ONCE]
-                ]
-            )
-            written()
+    first = list(range(users))
+    chance.shuffle(first)
+    for n in range(0, PRELOADED * users, PRELOADED_AT_ONCE):
+        store.append(
+            [
+                event(
+                    chance,
+                    10**12 + i,
+                    first[i] if i < users else chance.randrange(users),
+                    START_US - PRELOADED * 5 * DAY_US + i * (15 * DAY_US // users),
+                )
+                for i in range(n, min(n + PRELOADED_AT_ONCE, PRELOADED * users))
+            ]
+        )
+        written()

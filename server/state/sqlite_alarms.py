@@ -11,6 +11,7 @@ from server import failpoints
 from server.state.alarms import Alarm, Settlement, Span, Transition
 from server.state.records import AlarmRow, Records
 from server.state.sqlite_file import SqliteFile
+from server.state.sqlite_users import HELD, held
 
 __all__ = ["ALARM_SCHEMA", "SqliteAlarms"]
 
@@ -68,14 +69,15 @@ class SqliteAlarms:
         return written
 
     def _settled(self, db: apsw.Connection, one: Settlement, now_us: int) -> bool:
-        unchanged = "SELECT 1 FROM users WHERE owner = ? AND version = ?"
-        if not db.execute(unchanged, (one.owner, one.version)).fetchall():
+        unchanged = f"SELECT number FROM users WHERE {HELD} AND version = ?"
+        number = db.execute(unchanged, (*held(one.owner), one.version)).fetchone()
+        if number is None:
             return False
         told = None if one.told is None else self._records.told(one.owner, one.told)
         db.execute(
             "UPDATE users SET told = coalesce(?, told), due_time = ?, turn = NULL,"
-            " version = version + 1 WHERE owner = ?",
-            (told, one.due_us, one.owner),
+            " version = version + 1 WHERE number = ?",
+            (told, one.due_us, *number),
         )
         db.executemany(
             "INSERT INTO transitions VALUES (NULL, ?, ?, ?)",
@@ -108,7 +110,12 @@ class SqliteAlarms:
                 ((end,),) = db.execute("SELECT coalesce(max(number), 0) FROM users")
                 facts |= {"solved_with": parameters, "swept": 0, "sweep_end": end}
             swept, end = facts["swept"], facts["sweep_end"]
-            reached = min(end, swept + math.ceil(end * share))
+            ((users,),) = db.execute("SELECT value FROM facts WHERE name = 'users'")
+            ((reached,),) = db.execute(
+                "SELECT coalesce(max(number), ?) FROM (SELECT number FROM users"
+                " WHERE number > ? AND number <= ? ORDER BY number LIMIT ?)",
+                (end, swept, end, math.ceil(users * share)),
+            )
             db.execute(
                 "UPDATE users SET version = version + 1, turn = coalesce(turn,"
                 " (SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)"
