@@ -21,7 +21,6 @@ from server.state.redis_claims import claim_of
 from server.state.redis_keys import Keys
 from server.state.sqlite import SqliteStore
 from server.state.sqlite_file import opened
-from server.state.sqlite_users import number_of
 from server.state.store import DAY_US, Interaction, item_heat
 from server.state.user_state import Bounds
 from server.state.vault import PlainVault
@@ -150,14 +149,6 @@ def sqlite(path: Path, records: Records | None = None) -> CountedSqlite:
     return CountedSqlite(path, records or Records(PlainVault(), BOUNDS))
 
 
-class _Numbers(dict[str, int]):
-    """Under which number each user lies, remembered."""
-
-    def __missing__(self, owner: str) -> int:
-        self[owner] = number_of(owner)
-        return self[owner]
-
-
 class RawSqlite:
     """``Peer`` on a state file of its own."""
 
@@ -168,38 +159,29 @@ class RawSqlite:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536"):
             self.db.execute(f"PRAGMA {pragma}").fetchall()
         self.db.execute("PRAGMA secure_delete = ON").fetchall()
-        self._numbers = _Numbers()
 
-    def ready(self, written: Written) -> dict[str, list[Any]]:
-        """The rows, by the statement that writes them."""
-        new, known = [], []
-        for owner, day, state, is_known in written.states:
-            number = self._numbers[owner]
-            if is_known:
-                known.append((state, day, number))
-            else:
-                new.append((number, owner, day, day, state))
-        return {
-            "INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?)": written.events,
-            "INSERT INTO users VALUES (?, ?, ?, ?, NULL, 1, 1, x'', ?)": new,
-            "UPDATE users SET state = ?, version = version + 1, newest_day = ? WHERE number = ?": (
-                known
-            ),
-            "INSERT OR REPLACE INTO item_heat VALUES (?, ?)": written.heats,
-        }
+    def ready(self, written: Written) -> Written:
+        """As it is."""
+        return written
 
-    def write(self, ready: dict[str, list[Any]]) -> None:
+    def write(self, ready: Written) -> None:
         """One synced transaction."""
-        self.db.execute("BEGIN IMMEDIATE")
-        for sql, rows in ready.items():
-            self.db.executemany(sql, rows)
-        self.db.execute("COMMIT")
+        db = self.db
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?)", ready.events)
+        new = [(owner, day, day, state) for owner, day, state, known in ready.states if not known]
+        db.executemany("INSERT INTO users VALUES (NULL, ?, ?, ?, NULL, 1, 1, x'', ?)", new)
+        db.executemany(
+            "UPDATE users SET state = ?, version = version + 1, newest_day = ? WHERE owner = ?",
+            [(state, day, owner) for owner, day, state, known in ready.states if known],
+        )
+        db.executemany("INSERT OR REPLACE INTO item_heat VALUES (?, ?)", ready.heats)
+        db.execute("COMMIT")
 
     def read(self, owners: Sequence[str]) -> None:
         """One statement a state."""
         for owner in owners:
-            number = (self._numbers[owner],)
-            self.db.execute("SELECT state FROM users WHERE number = ?", number).fetchall()
+            self.db.execute("SELECT state FROM users WHERE owner = ?", (owner,)).fetchall()
 
     def close(self) -> None:
         """Close the file."""

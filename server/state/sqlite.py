@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from pathlib import Path
-from typing import Any
 
 from server.errors import StoreUnavailable
 from server.state.alarms import Alarms
@@ -19,7 +18,6 @@ from server.state.sqlite_alarms import ALARM_SCHEMA, SqliteAlarms
 from server.state.sqlite_catalogue import CATALOGUE_SCHEMA
 from server.state.sqlite_file import SqliteFile
 from server.state.sqlite_forgetting import DELETION_SCHEMA
-from server.state.sqlite_users import HELD, held, number_of
 from server.state.sqlite_writing import SqliteWriting
 from server.state.store import (
     Interaction,
@@ -32,8 +30,6 @@ __all__ = ["SqliteStore"]
 
 LOG_PAGE = 512
 """Events of a user read from the log at once."""
-
-_STATE = f"SELECT owner, state FROM users WHERE {HELD}"
 
 SCHEMA = """
 CREATE TABLE events (
@@ -49,7 +45,7 @@ CREATE INDEX events_of ON events (owner, engaged, event_time);
 CREATE INDEX oldest_events ON events (event_time);
 CREATE TABLE users (
     number INTEGER PRIMARY KEY,
-    owner TEXT NOT NULL,
+    owner TEXT NOT NULL UNIQUE,
     newest_day INTEGER NOT NULL,
     idle_day INTEGER NOT NULL,
     due_time INTEGER,
@@ -99,19 +95,15 @@ class SqliteStore(SqliteWriting):
     def states(self, user_ids: Sequence[str]) -> list[UserState | None]:
         """The states of users; None for one without events."""
         owners = [self._records.owner_of(user_id) for user_id in user_ids]
-        rows: list[Any] = []
-        if len(owners) > 1:
-            numbers = json.dumps([number_of(owner) for owner in owners])
+        if len(owners) == 1:
+            rows = self._file.rows("SELECT owner, state FROM users WHERE owner = ?", owners)
+        else:
             rows = self._file.rows(
-                "SELECT owner, state FROM users WHERE number IN (SELECT value FROM json_each(?))",
-                (numbers,),
+                "SELECT owner, state FROM users WHERE owner IN (SELECT value FROM json_each(?))",
+                (json.dumps(owners),),
             )
-        told = {owner for owner, _ in rows}
-        for owner in dict.fromkeys(owners):
-            if owner not in told:
-                rows += self._file.rows(_STATE, held(owner))
-        states = self._records.states(rows)
-        found = {owner: state for (owner, _), (_, state) in zip(rows, states, strict=True)}
+        told = self._records.states(rows)
+        found = {owner: state for (owner, _), (_, state) in zip(rows, told, strict=True)}
         return [found.get(owner) for owner in owners]
 
     def interactions(
@@ -181,8 +173,8 @@ class SqliteStore(SqliteWriting):
     def user(self, user_id: str) -> UserRecord | None:
         """All that is kept of a user but for events and relations; None where there is nothing."""
         rows = self._file.rows(
-            f"SELECT owner, state, told, due_time FROM users WHERE {HELD}",
-            held(self._records.owner_of(user_id)),
+            "SELECT owner, state, told, due_time FROM users WHERE owner = ?",
+            (self._records.owner_of(user_id),),
         )
         return self._user(*rows[0]) if rows else None
 
@@ -209,13 +201,12 @@ class SqliteStore(SqliteWriting):
         return page, f"{rows[-1][4]}@{restored}" if rows else after
 
     def users(self, after: str, limit: int) -> tuple[list[UserRecord], str]:
-        """A page of all users, by their numbers, and where it ended."""
+        """A page of all users, by their names in storage, and where it ended."""
         rows = self._file.rows(
-            "SELECT owner, state, told, due_time, number FROM users WHERE number > ?"
-            " ORDER BY number LIMIT ?",
-            (int(after or -1), limit),
+            "SELECT owner, state, told, due_time FROM users WHERE owner > ? ORDER BY owner LIMIT ?",
+            (after, limit),
         )
-        return [self._user(*row[:4]) for row in rows], str(rows[-1][4]) if rows else after
+        return [self._user(*row) for row in rows], rows[-1][0] if rows else after
 
     def size(self) -> StoreSize:
         """How much there is."""

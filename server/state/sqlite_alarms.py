@@ -11,7 +11,6 @@ from server import failpoints
 from server.state.alarms import Alarm, Settlement, Span, Transition
 from server.state.records import AlarmRow, Records
 from server.state.sqlite_file import SqliteFile
-from server.state.sqlite_users import HELD, held
 
 __all__ = ["ALARM_SCHEMA", "SqliteAlarms"]
 
@@ -69,15 +68,14 @@ class SqliteAlarms:
         return written
 
     def _settled(self, db: apsw.Connection, one: Settlement, now_us: int) -> bool:
-        unchanged = f"SELECT number FROM users WHERE {HELD} AND version = ?"
-        number = db.execute(unchanged, (*held(one.owner), one.version)).fetchone()
-        if number is None:
+        unchanged = "SELECT 1 FROM users WHERE owner = ? AND version = ?"
+        if not db.execute(unchanged, (one.owner, one.version)).fetchall():
             return False
         told = None if one.told is None else self._records.told(one.owner, one.told)
         db.execute(
             "UPDATE users SET told = coalesce(?, told), due_time = ?, turn = NULL,"
-            " version = version + 1 WHERE number = ?",
-            (told, one.due_us, *number),
+            " version = version + 1 WHERE owner = ?",
+            (told, one.due_us, one.owner),
         )
         db.executemany(
             "INSERT INTO transitions VALUES (NULL, ?, ?, ?)",
@@ -110,12 +108,7 @@ class SqliteAlarms:
                 ((end,),) = db.execute("SELECT coalesce(max(number), 0) FROM users")
                 facts |= {"solved_with": parameters, "swept": 0, "sweep_end": end}
             swept, end = facts["swept"], facts["sweep_end"]
-            ((users,),) = db.execute("SELECT value FROM facts WHERE name = 'users'")
-            ((reached,),) = db.execute(
-                "SELECT coalesce(max(number), ?) FROM (SELECT number FROM users"
-                " WHERE number > ? AND number <= ? ORDER BY number LIMIT ?)",
-                (end, swept, end, math.ceil(users * share)),
-            )
+            reached = min(end, swept + math.ceil(end * share))
             db.execute(
                 "UPDATE users SET version = version + 1, turn = coalesce(turn,"
                 " (SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)"

@@ -23,7 +23,7 @@ from server.state.sqlite_wal import read_wal, sums_of
 
 __all__ = ["SqliteFile", "opened"]
 
-STATE = FileKind("state file", "state", application_id=0x45626231, schema_version=5)
+STATE = FileKind("state file", "state", application_id=0x45626231, schema_version=4)
 BUSY_TIMEOUT_MS = 5000
 DAMAGED = "the state file is damaged, or is none: restore it from a backup"
 NO_CHECKSUMS = (

@@ -11,7 +11,6 @@ import numpy as np
 
 from server.errors import StoreUnavailable, UserErased
 from server.state.sqlite_upkeep import SqliteUpkeep
-from server.state.sqlite_users import HELD, held
 from server.state.store import DAY_US, Deletion, tombstone_digest
 
 __all__ = ["DELETION_SCHEMA", "SqliteForgetting", "counted"]
@@ -79,7 +78,7 @@ class SqliteForgetting(SqliteUpkeep):
     ) -> tuple[int, int]:
         """Times of a user's first and last event, those included that the log has lost."""
         times = [] if first_us is None or last_us is None else [first_us, last_us]
-        for (state,) in db.execute(f"SELECT state FROM users WHERE {HELD}", held(owner)):
+        for (state,) in db.execute("SELECT state FROM users WHERE owner = ?", (owner,)):
             with suppress(StoreUnavailable, UserErased):
                 span = self._records.state(owner, state)[1].traces.span
                 times += [round(time * 1e6) for time in span if np.isfinite(time)]
@@ -153,12 +152,12 @@ def _erase(db: apsw.Connection, owner: str) -> bool:
     gone = {}
     for table, column in (
         ("events", "owner"),
+        ("users", "owner"),
         ("transitions", "owner"),
         ("relations", "owner"),
         ("relations", "other"),
     ):
         db.execute(f"DELETE FROM {table} WHERE {column} = ?", (owner,))
         gone[table, column] = db.changes()
-    db.execute(f"DELETE FROM users WHERE {HELD}", held(owner))
-    counted(db, users=-(users := db.changes()), events=-gone["events", "owner"])
-    return bool(users) or any(gone.values())
+    counted(db, users=-gone["users", "owner"], events=-gone["events", "owner"])
+    return any(gone.values())

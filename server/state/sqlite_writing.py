@@ -16,7 +16,6 @@ from server.errors import StoreUnavailable, UserErased
 from server.state import user_state
 from server.state.records import Grown
 from server.state.sqlite_forgetting import SqliteForgetting, counted
-from server.state.sqlite_users import HELD, NEW_NUMBER, held, number_of
 from server.state.store import DAY_US, Interaction, UserRecord, WriteOutcome, item_heat
 
 __all__ = ["SqliteWriting"]
@@ -24,9 +23,9 @@ __all__ = ["SqliteWriting"]
 IDLE_DAYS = 32
 """How far the day by which idle users are found may lie behind that of a user's newest event."""
 
-_KEPT = f"SELECT owner, number, state, turn IS NOT NULL, idle_day FROM users WHERE {HELD}"
+_KEPT = "SELECT owner, number, state, turn IS NOT NULL, idle_day FROM users WHERE owner = ?"
 _LOG_EVENT = "INSERT OR IGNORE INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?)"
-_NEW_USER = f"INSERT INTO users VALUES ({NEW_NUMBER}, ?2, ?3, ?4, NULL, ?5, 1, x'', ?6)"
+_NEW_USER = "INSERT INTO users VALUES (NULL, ?, ?, ?, NULL, ?, 1, x'', ?)"
 _UPDATE_USER = (
     "UPDATE users SET state = ?, version = version + 1, newest_day = max(newest_day, ?)"
     " WHERE number = ?"
@@ -89,7 +88,7 @@ class SqliteWriting(SqliteForgetting):
 
     def _users(self, db: apsw.Connection, owners: Mapping[str, str]) -> dict[str, _User]:
         """What is known of users, by their ids; ``owners`` are their names in storage."""
-        rows = db.executemany(_KEPT, [held(owner) for owner in owners.values()])
+        rows = db.executemany(_KEPT, [(owner,) for owner in owners.values()])
         kept = {owner: _Kept(*row) for owner, *row in rows}
         ((deleted,),) = db.execute("SELECT EXISTS (SELECT 1 FROM deletions)")
         untils = dict.fromkeys(owners, -1)
@@ -142,16 +141,15 @@ class SqliteWriting(SqliteForgetting):
     ) -> None:
         """Write the states of users after more events, which are logged."""
         added, updated, moved = [], [], []
-        # Whoever was touched first comes first, as numbers of events only grow; and of each user
-        # there is at least one that is new.
-        first = _last_number(db) - len(new) + 1
+        # The number of the newest event only grows: whoever was touched first comes first.
+        last = _last_number(db)
         states = self._advanced(db, users, new)
-        for n, ((user_id, events), state) in enumerate(zip(new.items(), states, strict=True)):
+        for (user_id, events), state in zip(new.items(), states, strict=True):
             owner, _, kept = users[user_id]
             newest_day = max(one.time_us for one in events) // DAY_US
-            turn = first + n if any(one.weight for one in events) else None
+            turn = last if any(one.weight for one in events) else None
             if kept is None:
-                added.append((number_of(owner), owner, newest_day, newest_day, turn, state))
+                added.append((owner, newest_day, newest_day, turn, state))
                 continue
             late = newest_day >= kept.idle_day + IDLE_DAYS
             if late or (turn and not kept.touched):
@@ -209,20 +207,23 @@ class SqliteWriting(SqliteForgetting):
             self._records.vault.prepare(owners)
             for owner, one in zip(owners, records, strict=True):
                 newest_s = user_state.decode(one.state).traces.span[1]
+                ((known,),) = db.execute("SELECT count(*) FROM users WHERE owner = ?", (owner,))
                 newest_day = int(max(newest_s, 0.0) * 1e6) // DAY_US
-                told = self._records.told(owner, one.told)
-                state = self._records.sealed_state(one.user_id, owner, one.state)
                 db.execute(
-                    "UPDATE users SET state = ?, told = ?, due_time = ?, turn = NULL,"
-                    f" newest_day = max(newest_day, ?), version = version + 1 WHERE {HELD}",
-                    (state, told, one.due_us, newest_day, *held(owner)),
+                    "INSERT INTO users VALUES (NULL, ?, ?, ?, ?, NULL, 1, ?, ?)"
+                    " ON CONFLICT (owner) DO UPDATE SET state = excluded.state,"
+                    " told = excluded.told, due_time = excluded.due_time, turn = NULL,"
+                    " newest_day = max(newest_day, excluded.newest_day), version = version + 1",
+                    (
+                        owner,
+                        newest_day,
+                        newest_day,
+                        one.due_us,
+                        self._records.told(owner, one.told),
+                        self._records.sealed_state(one.user_id, owner, one.state),
+                    ),
                 )
-                if not db.changes():
-                    db.execute(
-                        f"INSERT INTO users VALUES ({NEW_NUMBER}, ?2, ?3, ?3, ?4, NULL, 1, ?5, ?6)",
-                        (number_of(owner), owner, newest_day, one.due_us, told, state),
-                    )
-                    counted(db, users=1)
+                counted(db, users=1 - known)
 
     def rebuild(self, user_ids: Sequence[str]) -> int:
         """Compute the states of users anew from the log, each as one step; how many differed.
@@ -251,15 +252,14 @@ class SqliteWriting(SqliteForgetting):
         kept = user.kept
         (state,) = self._records.advanced([Grown(user_id, owner, None, events)])
         new = self._records.state_bytes(owner, state)[1]
-        told = db.execute(f"SELECT told, due_time FROM users WHERE {HELD}", held(owner))
+        told = db.execute("SELECT told, due_time FROM users WHERE owner = ?", (owner,))
         alarm = told.fetchone() or (b"", None)
         if kept and self._stands(owner, kept.state, new) and self._whole(owner, alarm[0]):
             return False
-        db.execute(f"DELETE FROM users WHERE {HELD}", held(owner))
+        db.execute("DELETE FROM users WHERE owner = ?", (owner,))
         self._advance(db, {user_id: user._replace(kept=None)}, {user_id: events})
         if self._whole(owner, alarm[0]):
-            sql = f"UPDATE users SET told = ?, due_time = ? WHERE {HELD}"
-            db.execute(sql, (*alarm, *held(owner)))
+            db.execute("UPDATE users SET told = ?, due_time = ? WHERE owner = ?", (*alarm, owner))
         counted(db, users=int(kept is None))
         return True
 
