@@ -245,15 +245,25 @@ class Releases:
         """Load a release's version of a model beside those in service, and warm it up."""
         version = manifest.models[name].version
         versions = sorted({*self._versions(name), version})
+        held = await self._triton.model_ready(name, version)
         await self._triton.load(name, versions, self.repository)
-        await self._warm_up(name, version, contract)
+        await self._warm_up(name, version, contract, held)
 
-    async def _warm_up(self, name: str, version: int, contract: ModelContract) -> None:
-        """Show every instance each shape of the traffic: the first of a shape is the slowest."""
+    async def _warm_up(
+        self, name: str, version: int, contract: ModelContract, held: bool = False
+    ) -> None:
+        """Show every instance each shape of the traffic: the first of a shape is the slowest.
+
+        One that Triton ``held`` already, for a gateway before this one, has seen them: it only has
+        to answer.
+        """
         candidates = CANDIDATE_BUCKETS if name == "ranking" else (0,)
+        sizes = buckets(contract.max_batch_size)
+        if held:
+            candidates, sizes = candidates[:1], sizes[:1]
         try:
             for count in candidates:
-                for size in buckets(contract.max_batch_size):
+                for size in sizes:
                     inputs = blank_inputs(name, size, count)
                     await self._ask_instances(name, version, contract, inputs, WARM_UP_TIMEOUT_S)
         except InferenceError as error:

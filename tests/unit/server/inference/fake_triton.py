@@ -40,6 +40,9 @@ class FakeTriton:
     async def server_ready(self, timeout_s: float = 1.0) -> bool:
         return self.ready
 
+    async def model_ready(self, model: str, version: int, timeout_s: float = 1.0) -> bool:
+        return self.ready and (model, version) in self.held
+
     async def load(self, model: str, versions: Sequence[int], repository: Path) -> None:
         if self.load_failure:
             raise self.load_failure

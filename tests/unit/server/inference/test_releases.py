@@ -278,6 +278,26 @@ async def test_every_shape_of_the_traffic_is_warmed_up_on_every_instance(
     assert set(triton.asked.values()) == {2}
 
 
+async def test_what_triton_held_already_only_has_to_answer(
+    served: Releases, repository: Path, triton: FakeTriton
+) -> None:
+    """A gateway that comes back to a Triton that went on running serves at once."""
+    publish(repository, 4)
+    await served.serve(4)
+    triton.asked.clear()
+    again = Releases(repository, triton, SilentObserver(), time.monotonic, 5.0)
+    await again.serve(4)
+    assert {(name, shapes[0][0]) for name, _, shapes in triton.asked} == {
+        ("retrieval", 1),
+        ("ranking", 1),
+    }
+    assert set(triton.asked.values()) == {2}
+    await again.drain()
+    triton.dead = {"ranking"}
+    with pytest.raises(ModelLoadError, match="ranking version 4"):
+        await Releases(repository, triton, SilentObserver(), time.monotonic, 5.0).serve(4)
+
+
 # Models that get lost.
 
 
