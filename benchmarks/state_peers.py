@@ -20,7 +20,7 @@ from server.state.redis_append import Logged as LoggedValue
 from server.state.redis_claims import claim_of
 from server.state.redis_keys import Keys
 from server.state.sqlite import SqliteStore
-from server.state.sqlite_file import opened
+from server.state.sqlite_file import PRAGMAS, opened
 from server.state.store import DAY_US, Interaction, item_heat
 from server.state.user_state import Bounds
 from server.state.vault import PlainVault
@@ -156,9 +156,8 @@ class RawSqlite:
         """Open the file, or make it."""
         sqlite(path).close()
         self.db = opened(path)
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536"):
+        for pragma in PRAGMAS:
             self.db.execute(f"PRAGMA {pragma}").fetchall()
-        self.db.execute("PRAGMA secure_delete = ON").fetchall()
 
     def ready(self, written: Written) -> Written:
         """As it is."""

@@ -21,9 +21,19 @@ from server.errors import EbbingError, StorageFull, StoreUnavailable
 from server.state.sqlite_kind import FileKind, step
 from server.state.sqlite_wal import read_wal, sums_of
 
-__all__ = ["SqliteFile", "opened"]
+__all__ = ["PRAGMAS", "SqliteFile", "opened"]
 
 STATE = FileKind("state file", "state", application_id=0x45626231, schema_version=4)
+PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "cache_size = -65536",
+    # What is written into the file at once: of 16 MB of log, pages that many events change are
+    # written once. More would make commits wait longer where the disk is slow.
+    "wal_autocheckpoint = 4000",
+    "secure_delete = ON",  # what is deleted is gone
+)
+"""Of each connection."""
 BUSY_TIMEOUT_MS = 5000
 DAMAGED = "the state file is damaged, or is none: restore it from a backup"
 NO_CHECKSUMS = (
@@ -201,12 +211,7 @@ class SqliteFile:
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             db.set_busy_timeout(BUSY_TIMEOUT_MS)
             STATE.require(db)  # before the first pragma that writes: the file may be another's
-            for pragma in (
-                "journal_mode = WAL",
-                "synchronous = FULL",
-                "cache_size = -65536",
-                "secure_delete = ON",  # what is deleted is gone
-            ):
+            for pragma in PRAGMAS:
                 db.execute(f"PRAGMA {pragma}").fetchall()
         except BaseException:
             db.close()

@@ -105,11 +105,13 @@ def test_a_bad_day(start_gateway: StartGateway, state: Path, tmp_path: Path) -> 
     assert "stop its gateways" in complaint("state", "restore", backup, "--state", state)
 
     numbers = iter(range(600, 10**6, 10))
-    while read_wal(state, 4096).end < 400_000:  # of several commits at least
+    commits = 0
+    while commits < 60 or read_wal(state, 4096).end < 400_000:
         written(gateway, range(n := next(numbers), n + 10), "x" * 900)
+        commits += 1
     gateway.kill()
     log = bytearray(wal_of(state).read_bytes())
-    log[read_wal(state, 4096).end // 2] ^= 1
+    log[read_wal(state, 4096).end - 200_000] ^= 1  # in some commit since the backup
     wal_of(state).write_bytes(log)
     refusal = complaint("serve", state=state, port=0, metrics_port=0)
     assert refusal.startswith(f"{state}: the write-ahead log of the state file is damaged")
