@@ -104,7 +104,7 @@ def test_a_bad_day(start_gateway: StartGateway, state: Path, tmp_path: Path) -> 
         count = copy.size().events
     assert "stop its gateways" in complaint("state", "restore", backup, "--state", state)
 
-    numbers = iter(range(600, 10**6, 10))
+    numbers = iter(range(100_000, 10**6, 10))
     commits = 0
     while commits < 60 or read_wal(state, 4096).end < 400_000:
         written(gateway, range(n := next(numbers), n + 10), "x" * 900)
