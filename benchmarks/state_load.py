@@ -87,7 +87,7 @@ def preload(store: Store, users: int, written: Callable[[], None] = lambda: None
                     chance,
                     10**12 + i,
                     first[i] if i < users else chance.randrange(users),
-                    START_US - PRELOADED * 5 * DAY_US + i * (15 * DAY_US // users),
+                    START_US - PRELOADED * 5 * DAY_US + i * (5 * DAY_US // users),
                 )
                 for i in range(n, min(n + PRELOADED_AT_ONCE, PRELOADED * users))
             ]

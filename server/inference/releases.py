@@ -249,9 +249,7 @@ class Releases:
         await self._triton.load(name, versions, self.repository)
         await self._warm_up(name, version, contract, held)
 
-    async def _warm_up(
-        self, name: str, version: int, contract: ModelContract, held: bool = False
-    ) -> None:
+    async def _warm_up(self, name: str, version: int, contract: ModelContract, held: bool) -> None:
         """Show every instance each shape of the traffic: the first of a shape is the slowest.
 
         One that Triton ``held`` already, for a gateway before this one, has seen them: it only has

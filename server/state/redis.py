@@ -146,14 +146,13 @@ class RedisStore(RedisForgetting):
             for event_id, value in zip(ids, values, strict=True):
                 if value is None:
                     continue  # of a step that a killed server undid
-                one = self._interaction(owner, event_id, value)
+                one = self._interaction(owner, event_id, Logged.of(value))
                 yield one
                 if len(ids) == LOG_PAGE:
                     last = (event_id, one.time_us)
 
-    def _interaction(self, owner: str, event_id: bytes, value: bytes) -> Interaction:
-        _, time_us, _, sealed = Logged.of(value)
-        return self._records.interaction(owner, event_id.decode(), time_us, sealed)
+    def _interaction(self, owner: str, event_id: bytes, stored: Logged) -> Interaction:
+        return self._records.interaction(owner, event_id.decode(), stored.time_us, stored.sealed)
 
     def first_engagement_us(self, user_id: str) -> int | None:
         """Time of a user's first logged engagement; None for a user without any."""
@@ -262,11 +261,12 @@ class RedisStore(RedisForgetting):
             undone = []
             for one in entries:
                 value = values[one.owner, one.event_id]
-                if value is None or Logged.of(value).log_id != one.id:
+                stored = None if value is None else Logged.of(value)
+                if stored is None or stored.log_id != one.id:
                     undone.append(one)  # by a killed server, or deleted a moment ago
                     continue
                 try:
-                    events.append(self._interaction(one.owner, one.event_id, value))
+                    events.append(self._interaction(one.owner, one.event_id, stored))
                 except UserErased:
                     if self._link.read([self._event(one.owner, one.event_id)]) != [None]:
                         raise
@@ -312,9 +312,9 @@ class RedisStore(RedisForgetting):
         while True:
             words = ("HSCAN", place("events", owner), cursor, "COUNT", 10)
             ((cursor, flat),) = self._link.read([Command(place.slot, words)])
-            for row in zip(flat[::2], flat[1::2], strict=True):
+            for event_id, value in zip(flat[::2], flat[1::2], strict=True):
                 with suppress(EbbingError):  # another one may be whole
-                    return self._interaction(owner, *row).user_id
+                    return self._interaction(owner, event_id, Logged.of(value)).user_id
             if int(cursor) == 0:
                 return None
 

@@ -348,8 +348,10 @@ class Append:
             known = [Command(place.slot, ("HGET", place("events", owner), one)) for one in ids]
             for event_id, value in zip(ids, self._link.read(known, patient=True), strict=True):
                 if value:
-                    _, time_us, _, sealed = Logged.of(value)
-                    one = self._records.interaction(owner, event_id.decode(), time_us, sealed)
+                    stored = Logged.of(value)
+                    one = self._records.interaction(
+                        owner, event_id.decode(), stored.time_us, stored.sealed
+                    )
                     found += [one] * bool(one.item_key)
             if len(ids) < PAGE or len(found) >= HISTORY_LENGTH:
                 break

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha1
 
-__all__ = ["LOGGED_EVENT", "NEXT_VERSION", "Script"]
+__all__ = ["LOGGED_EVENT", "NEXT_VERSION", "TORN", "Script"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,15 @@ end
 LOGGED_EVENT = """
 -- A logged event is its digest (16 bytes), its time (8), which of its user's it is (4), its id in
 -- the log after its length, and what is sealed.
+local function place(value) return struct.unpack('<I4', value, 25) end
 local function log_id(value)
     return string.sub(value, 30, 29 + string.byte(value, 29))
+end
+"""
+
+TORN = """
+-- Whether there are other events of a user than its state counts; see redis_torn_scripts.
+local function torn(events, counted, pruned)
+    return redis.call('HLEN', events) + (pruned or 0) ~= tonumber(counted or 0)
 end
 """

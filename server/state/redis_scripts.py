@@ -7,7 +7,7 @@ room begins with a command that needs some, so that it is refused as a whole.
 from __future__ import annotations
 
 from server.state import redis_alarm_scripts, redis_torn_scripts
-from server.state.redis_script import LOGGED_EVENT, NEXT_VERSION, Script
+from server.state.redis_script import LOGGED_EVENT, NEXT_VERSION, TORN, Script
 
 __all__ = ["SCRIPTS"]
 
@@ -79,14 +79,16 @@ end
 # knows of its deletion, and whose the ids of the events are, or ''. Keys: user, deleted, erasing,
 # events; and there deleted, and of each event the ids it is claimed among. Arguments: owner,
 # tombstone, and ids of events.
-LOOK_UP = Script("""
+LOOK_UP = Script(
+    TORN
+    + """
 local kept = redis.call('HMGET', KEYS[1], 'version', 'state', 'counted', 'pruned')
-local torn = redis.call('HLEN', KEYS[4]) + (kept[4] or 0) ~= tonumber(kept[3] or 0)
+local is_torn = torn(KEYS[4], kept[3], kept[4])
 local deletion = redis.call('HGET', KEYS[2], ARGV[2])
 local elsewhere = KEYS[5] and redis.call('HGET', KEYS[5], ARGV[2])
 local erasing = redis.call('HEXISTS', KEYS[3], ARGV[1])
 local digests, holders = {}, {}
-local usual = not deletion and not elsewhere and erasing == 0 and not torn
+local usual = not deletion and not elsewhere and erasing == 0 and not is_torn
 for i = 3, #ARGV do
     local holder = not KEYS[5] or redis.call('HGET', KEYS[i + 3], ARGV[i])
     -- What is logged is claimed.
@@ -99,10 +101,11 @@ for i = 3, #ARGV do
     usual = usual and not value
 end
 if usual then return {kept[1], kept[2]} end
-local first = {kept[1], kept[2], deletion or '', erasing, torn and 1 or 0, digests}
+local first = {kept[1], kept[2], deletion or '', erasing, is_torn and 1 or 0, digests}
 if KEYS[5] then first[7], first[8] = elsewhere or '', holders end
 return first
-""")
+"""
+)
 
 # Write events of a user and the state they lead to, unless anything has come between.
 # Keys: user, events, engagements, asides, line, newest, oldest, owners, log, deleted; and where one

@@ -12,19 +12,21 @@ is whole if there are as many as are counted, less those that went for their age
 
 from __future__ import annotations
 
-from server.state.redis_script import LOGGED_EVENT, Script
+from server.state.redis_script import LOGGED_EVENT, TORN, Script
 
 __all__ = ["LOGGED", "MEND"]
 
 # Events of a user: whether it is torn, and what is stored of each. Keys: user, events; arguments:
 # ids.
-LOGGED = Script("""
+LOGGED = Script(
+    TORN
+    + """
 local kept = redis.call('HMGET', KEYS[1], 'counted', 'pruned')
-local torn = redis.call('HLEN', KEYS[2]) + (kept[2] or 0) ~= tonumber(kept[1] or 0)
 local values = {}
 for i, id in ipairs(ARGV) do values[i] = redis.call('HGET', KEYS[2], id) end
-return {torn and 1 or 0, values}
-""")
+return {torn(KEYS[2], kept[1], kept[2]) and 1 or 0, values}
+"""
+)
 
 # Forget the events of a user that no state counts. What is counted rises along the log; so going
 # back from the state, an event that is counted no lower than one behind it, is of a step that was
@@ -39,7 +41,7 @@ for i = 1, #flat, 2 do
     local moment, n = string.match(at, '(%d+)-(%d+)')
     events[#events + 1] = {
         id = flat[i], at = at, moment = tonumber(moment), n = tonumber(n),
-        place = struct.unpack('<I4', flat[i + 1], 25),
+        place = place(flat[i + 1]),
     }
 end
 table.sort(events, function(one, other)

@@ -59,44 +59,38 @@ AFTER = {
 """What is written between the two kills."""
 
 
-class Cut:
-    """A server that is killed at ``CUT``, and what it was killed with."""
+def written(server: RedisServer) -> Path:
+    """The file that a server writes to."""
+    found = server.folder.rglob("appendonly.aof*")
+    return max((one for one in found if ".manifest" not in one.name), key=lambda one: one.name)
 
-    def __init__(self, folder: Path, chance: random.Random) -> None:
-        """Start the server, and kill it at a moment."""
-        self.server = RedisServer(folder, *free_ports(1), aof_use_rdb_preamble="no")
-        self.server.start()
-        with closing(self.store()) as store:
-            store.append(BEFORE)
-            assert store.prune_events(PRUNED_US, 100) == 4
-            before = self._file().stat().st_size
-            store.append(CUT)
-        after = self._file().stat().st_size
-        self.server.kill()
-        # Not the very end: there all of it is written.
-        os.truncate(self._file(), chance.randrange(before + 1, after - 1))
 
-    def _file(self) -> Path:
-        found = self.server.folder.rglob("appendonly.aof*")
-        return max((one for one in found if ".manifest" not in one.name), key=lambda one: one.name)
+def open_store(server: RedisServer) -> RedisStore:
+    return RedisStore(server.url, records())
 
-    def store(self) -> RedisStore:
-        """The store in it."""
-        return RedisStore(self.server.url, records())
 
-    def restart(self) -> None:
-        """Kill the server, if it runs, and start it again."""
-        self.server.kill()
-        self.server.start()
+def restart(server: RedisServer) -> None:
+    """Kill a server, if it runs, and start it again."""
+    server.kill()
+    server.start()
 
 
 @pytest.fixture(params=range(CUTS))
-def cut(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cut]:
-    """A server, killed at one of several moments."""
-    found = Cut(tmp_path, random.Random(request.param))
-    found.restart()
-    yield found
-    found.server.__exit__()
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that was killed at ``CUT``, at one of several moments, and runs again."""
+    chance = random.Random(request.param)
+    with RedisServer(tmp_path, *free_ports(1), aof_use_rdb_preamble="no") as started:
+        with closing(open_store(started)) as store:
+            store.append(BEFORE)
+            assert store.prune_events(PRUNED_US, 100) == 4
+            before = written(started).stat().st_size
+            store.append(CUT)
+        after = written(started).stat().st_size
+        started.kill()
+        # Not the very end: there all of it is written.
+        os.truncate(written(started), chance.randrange(before + 1, after - 1))
+        started.start()
+        yield started
 
 
 def require_only(store: RedisStore, events: Sequence[Interaction]) -> None:
@@ -115,33 +109,33 @@ def require_only(store: RedisStore, events: Sequence[Interaction]) -> None:
 
 
 @pytest.mark.parametrize("meanwhile", AFTER)
-def test_what_was_undone_comes_back_with_nothing(cut: Cut, meanwhile: str) -> None:
+def test_what_was_undone_comes_back_with_nothing(server: RedisServer, meanwhile: str) -> None:
     after = AFTER[meanwhile]
-    with closing(cut.store()) as store:
+    with closing(open_store(server)) as store:
         require_only(store, BEFORE)
         if after:
             assert set(store.append(after)) == {WriteOutcome.ACCEPTED}
-    cut.restart()
+    restart(server)
     there = {one.event_id: one for one in [*BEFORE, *after, *CUT]}
-    with closing(cut.store()) as store:
+    with closing(open_store(server)) as store:
         outcomes = store.append(CUT)
         assert set(outcomes) <= {WriteOutcome.ACCEPTED, WriteOutcome.DUPLICATE}
         require_only(store, list(there.values()))
-    cut.restart()
-    with closing(cut.store()) as store:
+    restart(server)
+    with closing(open_store(server)) as store:
         assert set(store.append([*after, *CUT])) == {WriteOutcome.DUPLICATE}
         require_only(store, list(there.values()))
 
 
 @pytest.mark.parametrize("meanwhile", AFTER)
 def test_what_was_undone_and_is_not_sent_again_is_there_as_a_whole_or_not(
-    cut: Cut, meanwhile: str
+    server: RedisServer, meanwhile: str
 ) -> None:
     after = AFTER[meanwhile]
-    with closing(cut.store()) as store:
+    with closing(open_store(server)) as store:
         store.append(after)
-    cut.restart()
-    with closing(cut.store()) as store:
+    restart(server)
+    with closing(open_store(server)) as store:
         logged, _ = store.log("", 1000)
         known = {one.event_id: one for one in [*BEFORE, *after, *logged]}
         assert known.keys() >= {one.event_id for one in after}
